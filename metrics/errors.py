@@ -1,0 +1,5 @@
+"""The one exception that a command shows as a single line and exit code 2."""
+
+
+class InputError(ValueError):
+    """Bad input: says what was got, what was expected, and the exact next command or value."""
