@@ -2,83 +2,321 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
+import numpy as np
+import torch
+
+from .errors import InputError
+from .extractors import DEFAULT, load_extractor
+from .extractors.extractor import Extractor
+from .features import FeatureSet, extract
+from .frechet import frechet
+from .gap_report import Example, GapReport, Measurement, Row, SetSummary
+from .images import ImageError, ImageSet, dimensions, open_images, read_metadata
+from .jackknife import Jackknife, interval, jackknife
+from .kid import Kid, kid
+from .ledger import licences
+from .registry import unknown
+from .seed import generator
+
+METRICS = ("kid", "fid")
+HALVINGS = 20  # random halvings of the reference that make the floor when no floor set is given
+EXAMPLES = 12  # rows of the image grid
+FEW_GROUPS = 8  # below this many independent real photos, say so
+
+Watch = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """One statistic of one set against the reference.
-
-    ``name`` carries its provenance (``kid@efficientnet-lite0``). ``se`` is a jackknife standard error and
-    ``low``/``high`` a 95 % confidence interval; all three are None for statistics that have none.
-    ``n`` and ``m`` count the images of the set and of the reference. ``warnings`` are sentences for the reader.
-    """
-
-    name: str
-    value: float
-    se: float | None
-    low: float | None
-    high: float | None
-    n: int
-    m: int
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class SetSummary:
-    """What was measured: where it lies, how many images (and independent groups, e.g. photos), and what was skipped."""
-
-    root: str
-    images: int
-    groups: int
-    skipped: tuple[tuple[str, str], ...] = ()  # (key, reason)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One set against the reference. ``role``: 'before' (raw), 'after' (the set under test) or 'floor' (real-vs-real)."""
+class _Part:
+    """One measured set: its features, and its KID to the reference."""
 
     role: str
-    set: SetSummary
-    measurements: tuple[Measurement, ...]
+    features: FeatureSet
+    kid: Kid | None = None
 
 
-@dataclass(frozen=True)
-class Example:
-    """One row of the image grid: files of the raw image, the style image and the result; each may be None.
+def compare(
+    synthetic: str | Path | ImageSet,
+    real: str | Path | ImageSet,
+    *,
+    before: str | Path | ImageSet | None = None,
+    floor: str | Path | ImageSet | None = None,
+    crops: int = 0,
+    metrics: Sequence[str] = METRICS,
+    extractor: str = DEFAULT,
+    weights: Path | None = None,
+    device: str = "cpu",
+    batch_size: int = 32,
+    seed: int = 0,
+    watch: Watch = lambda steps, what: steps,
+) -> GapReport:
+    """Measure how far ``synthetic`` is from ``real``, and how much of the gap of ``before`` it closed.
 
-    ``style_box`` is (left, top, side) in pixels of the style photo, or None for the whole photo.
+    Args:
+        synthetic: the images under test.
+        real: real images that took no part in making them.
+        before: the same images before stylising, matched by key.
+        floor: other real images, best the style photos; their distance to ``real`` is the floor. Without it the floor
+            is the mean over random halvings of ``real``.
+        crops: cut this many square crops from every photo of ``real`` and ``floor``, as large as the synthetic images
+            (0: whole photos). Errors are then estimated by leaving out photos, not crops.
+        metrics: some of ``kid`` and ``fid``.
+        extractor: a name of :mod:`metrics.extractors`.
+        weights: a weights file for the extractor.
+        device: where the network runs.
+        batch_size: images per forward pass.
+        seed: decides crops and halvings.
+        watch: wraps every long iteration, e.g. to draw a progress bar: ``watch(steps, what)`` yields the steps.
+
+    Raises:
+        InputError: a set that is missing, empty or too small; unknown metric or extractor.
     """
+    for name in metrics:
+        if name not in METRICS:
+            raise unknown("metric", name, METRICS)
+    if not metrics:
+        raise InputError(f"no metric named. Expected some of: {', '.join(METRICS)}.")
+    if crops < 0:
+        raise InputError(f"crops = {crops}: expected 0 (whole photos) or more.")
+    sets = {"after": _opened(synthetic), "real": _opened(real)}
+    if before is not None:
+        sets["before"] = _opened(before)
+    if floor is not None:
+        sets["floor"] = _opened(floor)
+    size = _side(sets["after"])
+    cut = {
+        role: images.crops(crops, size, seed) if crops and role in ("real", "floor") else images
+        for role, images in sets.items()
+    }
+    network = load_extractor(extractor, weights=weights, device=device)
+    features = {role: _extracted(images, network, batch_size, watch, role) for role, images in cut.items()}
+    notes = _pair_up(features)
+    parts = [
+        _measured(role, features[role], features["real"], "kid" in metrics)
+        for role in ("before", "after", "floor")
+        if role in features
+    ]
+    rows = [_row(part, features["real"], metrics, notes if part.role == "after" else ()) for part in parts]
+    if floor is None:
+        rows.append(_split_floor(features["real"], metrics, len(features["after"]), seed))
+    held = licences(sets["real"]), *([licences(sets["floor"])] if floor is not None else [])
+    return GapReport(
+        reference=_summary(features["real"]),
+        rows=tuple(rows),
+        closed=tuple(_closed(name, rows, parts) for name in metrics) if before is not None else (),
+        extractor={"name": network.name, "fingerprint": network.fingerprint, **network.preprocessing},
+        config={
+            "synthetic": str(sets["after"].root),
+            "real": str(sets["real"].root),
+            "before": None if before is None else str(sets["before"].root),
+            "floor": None if floor is None else str(sets["floor"].root),
+            "crops": crops,
+            "crop size": size if crops else None,
+            "metrics": list(metrics),
+            "seed": seed,
+            "device": device,
+            "versions": {name: version(name) for name in ("reverse-stylize", "torch", "timm", "numpy", "Pillow")},
+            "python": platform.python_version(),
+        },
+        licences=tuple(row for part in held for row in part.rows),
+        examples=_examples(sets, features["after"]),
+    )
 
-    key: str
-    content: str | None
-    style: str | None
-    style_box: tuple[int, int, int] | None
-    result: str
+
+def _opened(images: str | Path | ImageSet) -> ImageSet:
+    return images if isinstance(images, ImageSet) else open_images(images)
 
 
-@dataclass(frozen=True)
-class GapReport:
-    """Everything a report shows. Plain data: ``dataclasses.asdict`` of it is the JSON document.
+def _side(images: ImageSet) -> int:
+    """Short side of the first readable image: crops of real photos are made as large."""
+    for item in images:
+        try:
+            return min(dimensions(item.path))
+        except ImageError:
+            continue
+    raise InputError(f"{images.root}: none of {len(images)} images can be read.")
 
-    ``closed`` holds, per metric, gap closed = 1 − (after − floor) / (before − floor) as a fraction with its
-    standard error; empty without a 'before' row. ``extractor`` holds name, fingerprint and preprocessing;
-    ``config`` the resolved run configuration and versions; ``licences`` the ledger rows of the real images.
-    """
 
-    reference: SetSummary
-    rows: tuple[Row, ...]
-    closed: tuple[Measurement, ...]
-    extractor: Mapping[str, str]
-    config: Mapping[str, Any]
-    licences: tuple[Mapping[str, str], ...] = ()
-    examples: tuple[Example, ...] = ()
-    schema: int = field(default=SCHEMA)
+def _extracted(images: ImageSet, network: Extractor, batch_size: int, watch: Watch, role: str) -> FeatureSet:
+    what = {"real": "real", "after": "under test", "before": "before", "floor": "floor"}[role]
+    work = extract(images, network, batch_size=batch_size)
+    for _ in watch(work, f"features: {what}"):
+        pass
+    features = work.result
+    if len(features) < 2:
+        raise InputError(
+            f"{images.root}: {len(features)} readable image, and at least 2 are needed. "
+            "Add images, or cut crops of real photos: --crops 16"
+        )
+    return features
 
-    def row(self, role: str) -> Row | None:
-        """The row with this role, or None."""
-        return next((row for row in self.rows if row.role == role), None)
+
+def _pair_up(features: dict[str, FeatureSet]) -> tuple[str, ...]:
+    """Keep only the keys that 'before' and 'after' share, in one order; says what was left out."""
+    if "before" not in features:
+        return ()
+    before, after = features["before"], features["after"]
+    places = {key: index for index, key in enumerate(before.keys)}
+    shared = [index for index, key in enumerate(after.keys) if key in places]
+    if len(shared) < 2:
+        return ("No two images of 'before' have the same key here, so the two sets are treated as unrelated.",)
+    left_out = len(before) + len(after) - 2 * len(shared)
+    features["after"] = _subset(after, shared)
+    features["before"] = _subset(before, [places[after.keys[index]] for index in shared])
+    return (f"{left_out} images without a partner of the same key in the other set were left out.",) if left_out else ()
+
+
+def _subset(features: FeatureSet, rows: Sequence[int]) -> FeatureSet:
+    def pick(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(values[row] for row in rows)
+
+    return FeatureSet(
+        features.features[list(rows)],
+        pick(features.keys),
+        pick(features.labels),
+        pick(features.groups),
+        features.extractor,
+        features.fingerprint,
+        features.preprocessing,
+        features.root,
+        features.skipped,
+    )
+
+
+def _measured(role: str, features: FeatureSet, real: FeatureSet, with_kid: bool) -> _Part:
+    distance = (
+        kid(features.features, real.features, groups_x=features.groups, groups_y=real.groups) if with_kid else None
+    )
+    return _Part(role, features, distance)
+
+
+def _row(part: _Part, real: FeatureSet, metrics: Sequence[str], notes: Sequence[str]) -> Row:
+    found = [
+        _kid_measurement(part.kid, part.features, real) if name == "kid" and part.kid else _fid(part.features, real)
+        for name in metrics
+    ]
+    first = found[0]
+    noted = Measurement(**{**vars(first), "warnings": (*notes, *first.warnings)})
+    return Row(part.role, _summary(part.features), (noted, *found[1:]))
+
+
+def _kid_measurement(distance: Kid, features: FeatureSet, real: FeatureSet) -> Measurement:
+    warnings = [] if distance.error.reason is None else [f"No standard error: {distance.error.reason}."]
+    groups = len(set(real.groups))
+    if groups < FEW_GROUPS:
+        warnings.append(
+            f"Only {groups} independent real photos: the error bar covers how these photos vary, and is itself rough."
+        )
+    low, high = interval(distance.value, distance.error) or (None, None)
+    name = f"kid@{features.extractor}"
+    return Measurement(name, distance.value, distance.se, low, high, distance.n, distance.m, tuple(warnings))
+
+
+def _fid(features: FeatureSet, real: FeatureSet) -> Measurement:
+    distance = frechet(features.features, real.features)
+    name = f"fid@{features.extractor}"
+    return Measurement(name, distance.value, None, None, None, distance.n, distance.m, distance.warnings)
+
+
+def _split_floor(real: FeatureSet, metrics: Sequence[str], n: int, seed: int) -> Row:
+    """Real against real: the mean of each metric over HALVINGS random halvings of the reference by group."""
+    groups = sorted(set(real.groups))
+    if len(groups) < 4 or len(real) < 8:
+        raise InputError(
+            f"{real.root}: {len(groups)} independent photos cannot be halved for the floor; at least 4 are needed. "
+            "Add photos, or name other real images: --floor FOLDER"
+        )
+    values: dict[str, list[float]] = {name: [] for name in metrics}
+    sizes: list[tuple[int, int]] = []
+    for halving in range(HALVINGS):
+        order = generator(seed, "halving", str(halving)).permutation(len(groups))
+        chosen = {groups[index] for index in order[: len(groups) // 2]}
+        inside = torch.tensor([group in chosen for group in real.groups])
+        a, b = real.features[inside][:n], real.features[~inside][:n]
+        if min(len(a), len(b)) < 2:
+            continue
+        sizes.append((len(a), len(b)))
+        for name in metrics:
+            values[name].append(kid(a, b).value if name == "kid" else frechet(a, b).value)
+    found = [_spread(f"{name}@{real.extractor}", values[name], sizes) for name in metrics]
+    return Row("floor", _summary(real), tuple(found))
+
+
+def _spread(name: str, values: Sequence[float], sizes: Sequence[tuple[int, int]]) -> Measurement:
+    n, m = (round(float(np.mean(side))) for side in zip(*sizes, strict=True))
+    low, high = np.quantile(values, (0.025, 0.975))
+    note = (
+        f"Real against real: mean of {len(values)} random halvings of the reference; the interval holds 95 % of them."
+    )
+    return Measurement(name, float(np.mean(values)), None, float(low), float(high), n, m, (note,))
+
+
+def _closed(metric: str, rows: Sequence[Row], parts: Sequence[_Part]) -> Measurement:
+    """Gap closed = 1 − (after − floor) / (before − floor), with a jackknife that knows what the distances share."""
+    values = {row.role: m for row in rows for m in row.measurements if m.name.startswith(f"{metric}@")}
+    before, after, floor = values["before"], values["after"], values["floor"]
+    if before.value <= floor.value:
+        note = "There is no gap to close: the raw set is already at the floor."
+        return Measurement(after.name, math.nan, None, None, None, after.n, after.m, (note,))
+    value = _share(after.value, before.value, floor.value)
+    if metric != "kid":
+        note = "No error bar. Fréchet distances grow as sets shrink, so a floor from fewer images reads too high."
+        return Measurement(after.name, value, None, None, None, after.n, after.m, (note,))
+    error = _closed_error({part.role: part for part in parts}, floor.value)
+    low, high = interval(value, error) or (None, None)
+    return Measurement(after.name, value, error.se, low, high, after.n, after.m)
+
+
+def _share(after: Any, before: Any, floor: Any) -> Any:
+    return 1 - (after - floor) / (before - floor)
+
+
+def _closed_error(parts: dict[str, _Part], floor_value: float) -> Jackknife:
+    a, r = parts["after"].kid, parts["before"].kid
+    assert a is not None and r is not None
+    f = parts["floor"].kid if "floor" in parts else None
+    reference = _share(a.loo_y, r.loo_y, floor_value if f is None else f.loo_y)
+    if parts["after"].features.keys == parts["before"].features.keys:
+        samples = [reference, _share(a.loo_x, r.loo_x, floor_value)]
+    else:
+        samples = [reference, _share(a.loo_x, r.value, floor_value), _share(a.value, r.loo_x, floor_value)]
+    return jackknife(*samples, *([] if f is None else [_share(a.value, r.value, f.loo_x)]))
+
+
+def _summary(features: FeatureSet) -> SetSummary:
+    return SetSummary(features.root, len(features), len(set(features.groups)), features.skipped)
+
+
+def _examples(sets: dict[str, ImageSet], after: FeatureSet) -> tuple[Example, ...]:
+    """EXAMPLES results spread evenly over the set, each with its raw image and the crop of its style photo if known."""
+    results = {item.key: item for item in sets["after"]}
+    contents = {item.key: item for item in sets["before"]} if "before" in sets else {}
+    styles = {item.key: item for item in sets["floor"]} if "floor" in sets else {}
+    metadata = read_metadata(sets["after"].root)
+    chosen = np.unique(np.linspace(0, len(after) - 1, EXAMPLES).round().astype(int))
+    rows: list[Example] = []
+    for key in (after.keys[index] for index in chosen):
+        result = results[key]
+        source = metadata.get(result.path.relative_to(sets["after"].root).as_posix(), {}).get("style")
+        photo, box = _style_of(source)
+        content = str(contents[key].path) if key in contents else None
+        style = str(styles[photo].path) if photo in styles else None
+        rows.append(Example(key, content, style, box if style else None, str(result.path)))
+    return tuple(rows)
+
+
+def _style_of(source: Any) -> tuple[str | None, tuple[int, int, int] | None]:
+    """Photo key and box of a ``metadata.jsonl`` style entry; anything else is no style."""
+    try:
+        left, top, side = (int(number) for number in source["box"])
+        return str(source["photo"]), (left, top, side)
+    except (TypeError, KeyError, ValueError):
+        return None, None

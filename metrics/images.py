@@ -134,8 +134,10 @@ def open_images(root: str | Path) -> ImageSet:
         raise InputError(f"{root}: not a folder. Expected a folder of images; got a {root.suffix or 'plain'} file.")
     paths = _image_paths(root)
     if not paths:
-        raise InputError(f"{root}: no images found in this folder or below it. Expected files ending in {_suffix_list()}.")
-    labels = _metadata_labels(root)
+        raise InputError(
+            f"{root}: no images found in this folder or below it. Expected files ending in {_suffix_list()}."
+        )
+    metadata = read_metadata(root)
     by_key: dict[str, Path] = {}
     for path in paths:
         key = path.relative_to(root).with_suffix("").as_posix()
@@ -145,10 +147,10 @@ def open_images(root: str | Path) -> ImageSet:
                 "Keys are paths without suffix and must be unique: rename or remove one of the two."
             )
         by_key[key] = path
-    items = [
-        Item(key, by_key[key], labels.get(by_key[key].relative_to(root).as_posix(), _folder_label(key)), key)
-        for key in sorted(by_key, key=natural)
-    ]
+    items = []
+    for key in sorted(by_key, key=natural):
+        label = metadata.get(by_key[key].relative_to(root).as_posix(), {}).get("label")
+        items.append(Item(key, by_key[key], _folder_label(key) if label is None else str(label), key))
     return ImageSet(root, items)
 
 
@@ -206,23 +208,26 @@ def _folder_label(key: str) -> str | None:
     return None if parent == "." else parent
 
 
-def _metadata_labels(root: Path) -> dict[str, str]:
+def read_metadata(root: Path) -> dict[str, dict[str, Any]]:
+    """The rows of ``metadata.jsonl`` by their ``file_name``; empty when the file does not exist.
+
+    Raises:
+        InputError: a line is not a JSON object with a ``file_name``.
+    """
     path = root / "metadata.jsonl"
     if not path.is_file():
         return {}
-    labels: dict[str, str] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             row = json.loads(line)
-            name = row["file_name"]
+            rows[str(row["file_name"])] = row
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}:{number}: expected one JSON object with a 'file_name' per line, got {line[:60]!r}. "
                 "Repair or remove this file."
             ) from error
-        if row.get("label") is not None:
-            labels[str(name)] = str(row["label"])
-    return labels
+    return rows
 
 
 def _opened(source: Path | bytes) -> Image.Image:

@@ -1,0 +1,1 @@
+"""Writing image sets."""

@@ -1,0 +1,79 @@
+"""The ``domain-gap`` command: parse, call, talk; no maths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import InputError
+from .terminal import follow, run, say
+
+app = typer.Typer(
+    name="domain-gap",
+    help="Measure how far an image set is from real images. Add --debug to any command for a traceback.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+
+
+@app.callback()
+def _commands() -> None:
+    """Keeps ``compare`` a subcommand while it is the only one."""
+
+
+@app.command()
+def compare(
+    synthetic: Annotated[Path, typer.Argument(help="Folder of the images under test.")],
+    real: Annotated[
+        Path, typer.Argument(help="Folder of real images to compare with; keep them out of style learning.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for report.json, report.md and report.html.")],
+    before: Annotated[Path | None, typer.Option(help="The same images before stylising: adds the gap closed.")] = None,
+    floor: Annotated[Path | None, typer.Option(help="The style photos: their distance to REAL is the floor.")] = None,
+    crops: Annotated[
+        int, typer.Option(min=0, help="Cut this many square crops from every photo of REAL and of the floor.")
+    ] = 0,
+    extractor: Annotated[str, typer.Option(help="efficientnet-lite0, efficientnet-lite2, inception or timm:MODEL.")] = (
+        "efficientnet-lite0"
+    ),
+    weights: Annotated[Path | None, typer.Option(help="Weights file of the extractor, instead of a download.")] = None,
+    metric: Annotated[str, typer.Option(help="Comma-separated: kid, fid.")] = "kid,fid",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass; never changes the result.")] = 32,
+    seed: Annotated[int, typer.Option(help="Decides crops and splits.")] = 0,
+) -> None:
+    """Compare an image set with real images and write a report; prints its Markdown.
+
+    Example: domain-gap compare stylised photos/judge --before patterns --floor photos/learn --crops 16 -o report
+    """
+    from .gap import compare as compare_sets
+    from .report import to_markdown, write_report
+
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file. Name a folder for the report.")
+    report = compare_sets(
+        synthetic,
+        real,
+        before=before,
+        floor=floor,
+        crops=crops,
+        metrics=tuple(name.strip() for name in metric.split(",") if name.strip()),
+        extractor=extractor,
+        weights=weights,
+        device=device,
+        batch_size=batch_size,
+        seed=seed,
+        watch=follow,
+    )
+    write_report(report, out)
+    print(to_markdown(report))
+    say(f"report: {out / 'report.html'}")
+
+
+def main() -> None:
+    """Entry point of the ``domain-gap`` command."""
+    run(app, "domain-gap")

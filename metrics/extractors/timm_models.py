@@ -1,0 +1,83 @@
+"""Any timm model as an extractor: ``timm:<architecture>[.<tag>]``, with the preprocessing of its own configuration."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import constants
+from timm.models import get_pretrained_cfg
+
+from ..errors import InputError
+from .extractor import Extractor
+from .preprocess import Preprocess
+from .weights import read_weights
+
+LIST = "List them all with: python -c 'import timm; print(*timm.list_models())'"
+OFFLINE = "Offline, pass --weights FILE (.safetensors or .pth), or use --extractor efficientnet-lite0."
+
+
+def load(name: str, *, weights: Path | None = None, device: str = "cpu") -> Extractor:
+    """The pooled features, before the classifier, of ``timm:<model>``.
+
+    Pretrained weights come through timm's own loader, from the Hugging Face cache or hub (``HF_HUB_OFFLINE=1`` keeps it
+    to the cache), or from ``weights``.
+
+    Raises:
+        InputError: unknown model or tag, no weights, weights that do not fit, or no way to fetch them.
+    """
+    model = name.partition(":")[2]
+    config = _config(name, model)
+    overlay: dict[str, Any] = {}
+    if weights is not None:
+        overlay = {"state_dict": read_weights(weights), "custom_load": False}
+    elif not config.has_weights:
+        raise InputError(f"timm has no pretrained weights for {model!r}. Name a tag that has, or pass --weights FILE.")
+    try:
+        network = timm.create_model(model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+    except Exception as error:  # the loaders below raise many types: HTTP, cache, format, shape
+        raise _loading_failed(name, weights, config, error) from error
+    preprocess = Preprocess.of_timm(network)
+    return Extractor(
+        name,
+        network,
+        preprocess,
+        architecture=f"timm {model.partition('.')[0]}",
+        preprocessing=preprocess.describe(),
+        device=device,
+    )
+
+
+def _config(name: str, model: str) -> Any:
+    """The pretrained configuration of ``model``, or an InputError with near names."""
+    architecture, _, tag = model.partition(".")
+    if not model:
+        raise InputError(f"extractor {name!r} names no model. Expected timm:<model>, as in timm:resnet18. {LIST}")
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(f'timm:{other}' for other in near)}? " if near else ""
+        raise InputError(f"extractor {name}: timm has no model {architecture!r}. {hint}{LIST}")
+    try:
+        config = get_pretrained_cfg(model)
+    except RuntimeError:  # an unknown tag
+        config = None
+    if config is None:
+        tags = [other.partition(".")[2] for other in timm.list_models(f"{architecture}.*", pretrained=True)]
+        raise InputError(
+            f"extractor {name}: timm has no weights {tag!r} for {architecture!r}. "
+            f"Known tags: {', '.join(tags) or 'none'}."
+        )
+    return config
+
+
+def _loading_failed(name: str, weights: Path | None, config: Any, error: Exception) -> InputError:
+    cause = (str(error).splitlines() or [type(error).__name__])[0][:160]
+    if weights is not None:
+        return InputError(f"{weights}: does not fit {name} ({cause}). Expected the state_dict of that model.")
+    source = f"{config.hf_hub_id} on the Hugging Face hub" if config.hf_hub_id else config.url
+    cache = constants.HF_HUB_CACHE if config.hf_hub_id else os.fspath(Path(torch.hub.get_dir(), "checkpoints"))
+    return InputError(f"{name} needs its weights from {source}: not in {cache}, and not fetched ({cause}). {OFFLINE}")

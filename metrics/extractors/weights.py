@@ -1,0 +1,47 @@
+"""Reading weight files as data: tensors only, never code."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from ..errors import InputError
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a ``.safetensors`` file, or of a PyTorch file read with ``weights_only=True``, on the CPU.
+
+    A training checkpoint that keeps its tensors under ``state_dict`` or ``model`` is unwrapped.
+
+    Raises:
+        InputError: no such file, damaged, holds anything but tensors, or would have to run code to load.
+    """
+    if not path.is_file():
+        raise InputError(f"--weights {path}: no such file. Expected a .safetensors or .pth file of tensors.")
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else _torch_load(path)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path}: refused, because loading it could run code stored in it. "
+            "Expected tensors only: save the network's state_dict, or convert it to .safetensors."
+        ) from error
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path}: not a readable weight file ({str(error).splitlines()[0][:120]}). "
+            "Expected a .safetensors or .pth file; fetch it again."
+        ) from error
+    if isinstance(content, dict):
+        content = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), dict)), content)
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise InputError(f"{path}: holds something else than named tensors. Expected a state_dict.")
+    return content
+
+
+def _torch_load(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)

@@ -1,0 +1,227 @@
+"""Features of an image set: extraction that yields its progress, and a file format that refuses to mislead."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from .errors import InputError
+from .extractors.extractor import Extractor
+from .images import ImageError, ImageSet, Item
+
+SCHEMA = "reverse-stylize/features/1"
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSet:
+    """Features of the images of one root that could be read, in the set's order, and where they come from.
+
+    ``features`` is ``float32 [N,D]`` on the CPU; ``keys``, ``labels`` and ``groups`` have N entries. ``extractor``,
+    ``fingerprint`` and ``preprocessing`` are the extractor's own. ``skipped`` names each unreadable image and why.
+    """
+
+    features: torch.Tensor
+    keys: tuple[str, ...]
+    labels: tuple[str | None, ...]
+    groups: tuple[str, ...]
+    extractor: str
+    fingerprint: str
+    preprocessing: Mapping[str, str]
+    root: str
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def save(self, path: Path) -> None:
+        """Write a ``.safetensors`` file: the facts in its header, one JSON record of all rows as a byte tensor."""
+        rows = {"keys": self.keys, "labels": self.labels, "groups": self.groups, "skipped": self.skipped}
+        packed = torch.frombuffer(bytearray(json.dumps(rows).encode()), dtype=torch.uint8)
+        header = {
+            "schema": SCHEMA,
+            "extractor": self.extractor,
+            "fingerprint": self.fingerprint,
+            "preprocessing": json.dumps(dict(self.preprocessing)),
+            "root": self.root,
+        }
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        try:
+            save_file({"features": self.features.contiguous(), "rows": packed}, part, metadata=header)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> FeatureSet:
+        """Read what ``save`` wrote.
+
+        Raises:
+            InputError: no such file, damaged, another schema, or rows that do not match the features.
+        """
+        if not path.is_file():
+            raise InputError(f"{path}: no such file. Expected features that `domain-gap stats` saved.")
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = file.metadata() or {}
+                schema = header.get("schema")
+                if schema != SCHEMA:
+                    raise InputError(f"{path}: schema {schema!r}. Expected {SCHEMA!r}: extract the features again.")
+                features, packed = file.get_tensor("features"), file.get_tensor("rows")
+            rows = json.loads(packed.numpy().tobytes())
+            result = cls(
+                features,
+                tuple(rows["keys"]),
+                tuple(rows["labels"]),
+                tuple(rows["groups"]),
+                header["extractor"],
+                header["fingerprint"],
+                json.loads(header["preprocessing"]),
+                header["root"],
+                tuple((key, reason) for key, reason in rows["skipped"]),
+            )
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path}: damaged feature file ({error}). Extract the features again.") from error
+        lengths = {len(result.keys), len(result.labels), len(result.groups)}
+        if features.ndim != 2 or features.dtype != torch.float32 or lengths != {len(features)}:
+            raise InputError(f"{path}: damaged, its rows do not match its features. Extract the features again.")
+        return result
+
+
+class Extraction:
+    """The work of ``extract``: iterate it for the number of images done so far, then take ``result``."""
+
+    def __init__(self, images: ImageSet, extractor: Extractor, batch_size: int, workers: int) -> None:
+        self._images, self._extractor, self._batch_size, self._workers = images, extractor, batch_size, workers
+        self._steps = self._run()
+        self._result: FeatureSet | None = None
+
+    def __len__(self) -> int:
+        """How many images there are to read; the last number that iteration yields."""
+        return len(self._images)
+
+    def __iter__(self) -> Iterator[int]:
+        return self._steps
+
+    @property
+    def result(self) -> FeatureSet:
+        """The features; whatever is left to do is done first."""
+        for _ in self._steps:
+            pass
+        if self._result is None:
+            raise RuntimeError("the extraction was stopped before its end, so it has no result")
+        return self._result
+
+    def _run(self) -> Iterator[int]:
+        kept: list[Item] = []
+        features: list[torch.Tensor] = []
+        waiting: list[torch.Tensor] = []
+        skipped = list(self._images.unreadable)
+        for done, (item, outcome) in enumerate(self._prepared(), 1):
+            if isinstance(outcome, ImageError):
+                skipped.append((item.key, str(outcome)))
+            else:
+                kept.append(item)
+                waiting.append(outcome)
+            if len(waiting) == self._batch_size or done == len(self):
+                if waiting:
+                    features.append(self._forward(waiting, kept))
+                    waiting = []
+                yield done
+        if not kept:
+            first = f" The first of {len(skipped)}: {skipped[0][0]}: {skipped[0][1]}." if skipped else ""
+            raise InputError(f"{self._images.root}: no image could be read.{first} Expected at least one.")
+        self._result = FeatureSet(
+            torch.cat(features),
+            tuple(item.key for item in kept),
+            tuple(item.label for item in kept),
+            tuple(item.group for item in kept),
+            self._extractor.name,
+            self._extractor.fingerprint,
+            self._extractor.preprocessing,
+            str(self._images.root),
+            tuple(skipped),
+        )
+
+    def _forward(self, prepared: list[torch.Tensor], kept: list[Item]) -> torch.Tensor:
+        features = self._extractor.forward(torch.cat(prepared)).cpu()
+        finite = torch.isfinite(features).all(1).tolist()
+        bad = [str(item.path) for item, fine in zip(kept[-len(prepared) :], finite, strict=True) if not fine]
+        if bad:
+            raise InputError(
+                f"{self._extractor.name} gives NaN or infinite features for {', '.join(bad)}. "
+                "Remove these files, or check the weights."
+            )
+        return features
+
+    def _prepared(self) -> Iterator[tuple[Item, torch.Tensor | ImageError]]:
+        """Every item in order with its prepared image, read by threads at most one batch ahead of the network."""
+        pending: deque[tuple[Item, Future[torch.Tensor | ImageError]]] = deque()
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="read-images")
+        try:
+            for item in self._images:
+                pending.append((item, pool.submit(self._read, item)))
+                if len(pending) == self._batch_size + self._workers:
+                    first, future = pending.popleft()
+                    yield first, future.result()
+            for item, future in pending:
+                yield item, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _read(self, item: Item) -> torch.Tensor | ImageError:
+        try:
+            image = item.read()
+        except ImageError as error:
+            return error
+        return self._extractor.prepare(torch.tensor(image).permute(2, 0, 1)[None])
+
+
+def extract(images: ImageSet, extractor: Extractor, *, batch_size: int = 32, workers: int | None = None) -> Extraction:
+    """Extract the features of ``images``; the sizes of the images may differ.
+
+    ::
+
+        job = extract(open_images("photos"), load_extractor())
+        for done in job:  # optional: progress out of len(job)
+            bar.update(done)
+        features = job.result
+
+    ``workers`` threads (default: one per core, at most 8) decode and resize ahead of the network, at most
+    ``batch_size + workers`` images. The features do not depend on ``batch_size``, ``workers`` or the order of the set.
+    An image that cannot be read is left out and listed in ``skipped``.
+
+    Raises, while it runs:
+        InputError: no image could be read, or features are NaN or infinite (the files are named).
+    """
+    if batch_size < 1 or (workers is not None and workers < 1):
+        raise InputError(f"got batch_size={batch_size}, workers={workers}. Expected at least 1 of each.")
+    return Extraction(images, extractor, batch_size, workers or min(8, os.cpu_count() or 1))
+
+
+def check_comparable(a: FeatureSet, b: FeatureSet) -> None:
+    """Refuse two feature sets whose numbers do not mean the same.
+
+    Raises:
+        InputError: the extractors' fingerprints differ; says in what.
+    """
+    if a.fingerprint == b.fingerprint:
+        return
+    ours, theirs = ({"extractor": s.extractor, **s.preprocessing} for s in (a, b))
+    differences = [
+        f"{key} {ours.get(key)!r} and {theirs.get(key)!r}" for key in ours if ours.get(key) != theirs.get(key)
+    ]
+    raise InputError(
+        f"features of {a.root} and {b.root} cannot be compared: fingerprints {a.fingerprint} and {b.fingerprint}, "
+        f"{'; '.join(differences) or 'same preprocessing, other weights'}. Extract both with one extractor."
+    )

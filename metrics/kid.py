@@ -1,0 +1,177 @@
+"""Kernel Inception Distance: the unbiased squared MMD with the cubic polynomial kernel, and its standard error.
+
+Bińkowski, Sutherland, Arbel and Gretton, "Demystifying MMD GANs" (2018): k(x, y) = (x·y/d + 1)³ and
+
+    KID = mean of k(x_i, x_j), i ≠ j  +  mean of k(y_i, y_j), i ≠ j  −  2 · mean of k(x_i, y_j).
+
+Deliberate deviation: the published protocol averages 100 random subsets of 1000 images. Here every pair counts once
+(the full-sample U-statistic): no seed, lower variance and, below about 12 000 images, less work. Both estimate the
+same number. The spread over subsets that other tools print is not an error of the result; the jackknife here is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .errors import InputError
+from .extractors.precision import ieee_float32
+from .jackknife import Jackknife, jackknife
+
+BLOCK = 512  # rows of the kernel matrix in memory at a time; changes the speed, not the result
+
+Features = torch.Tensor | np.ndarray
+Groups = Sequence[Hashable]
+
+
+@dataclass(frozen=True, eq=False)
+class Kid:
+    """KID between ``n`` and ``m`` images; it is unbiased, so it may be negative when there is no gap.
+
+    ``error`` holds the jackknife standard error (``se`` repeats it) and its degrees of freedom. ``loo_x[g]`` and
+    ``loo_y[g]`` (float64) are the KID with group g of that side left out, groups in order of first appearance;
+    NaN where fewer than two images would remain.
+    """
+
+    value: float
+    error: Jackknife
+    n: int
+    m: int
+    loo_x: np.ndarray
+    loo_y: np.ndarray
+
+    @property
+    def se(self) -> float | None:
+        """Jackknife standard error, or None where ``error.reason`` says that it is undefined."""
+        return self.error.se
+
+
+def kid(x: Features, y: Features, *, groups_x: Groups | None = None, groups_y: Groups | None = None) -> Kid:
+    """KID of features ``x [N,D]`` and ``y [M,D]``, N and M at least 2 and free to differ, on the device of ``x``.
+
+    ``groups_x`` and ``groups_y`` name each row's group (the photo that a crop comes from, the scene of a frame): the
+    standard error then leaves out whole groups, because rows of one group are not independent. The value itself
+    does not depend on them. Default: every row is its own group.
+
+    Sums are float64. Kernel values have the features' dtype: float32 costs about 1e-8 absolute in the value on
+    features with kernel values near 1 (see tests), float64 none and twice the time. Memory is O(BLOCK · (N + M)).
+
+    Raises:
+        InputError: not ``[N,D]`` of float32 or float64, fewer than two rows, different D, devices or lengths,
+            NaN or infinite features (the rows are named), or features so large that the kernel overflows.
+    """
+    x, y = check_pair(x, y)
+    index_x, index_y = _group_index(groups_x, len(x), "x"), _group_index(groups_y, len(y), "y")
+    with torch.inference_mode(), ieee_float32():
+        own_x, own_y = _own_sums(x), _own_sums(y)
+        cross_x, cross_y = _cross_sums(x, y)
+        within_x, within_y = _within_sums(x, index_x), _within_sums(y, index_y)
+    n, m = len(x), len(y)
+    mean_x, mean_y, mean_xy = own_x.sum() / (n * (n - 1)), own_y.sum() / (m * (m - 1)), cross_x.sum() / (n * m)
+    value = float(mean_x + mean_y - 2 * mean_xy)
+    if not np.isfinite(value):
+        raise InputError("KID overflows: features are too large for their dtype. Rescale them or pass float64.")
+    loo_x = mean_y + _left_out(own_x, cross_x, within_x, index_x, m)
+    loo_y = mean_x + _left_out(own_y, cross_y, within_y, index_y, n)
+    return Kid(value, jackknife(loo_x, loo_y), n, m, loo_x, loo_y)
+
+
+def _left_out(own: np.ndarray, cross: np.ndarray, within: np.ndarray, index: np.ndarray, others: int) -> np.ndarray:
+    """The KID without each group, less the other side's constant term, from the row sums of the kernel."""
+    sizes = np.bincount(index)
+    rest = len(own) - sizes
+    # Row sums of the group count its inner pairs twice, rows and columns, so ``within`` puts one copy back.
+    own_rest = own.sum() - 2 * np.bincount(index, own) + within
+    cross_rest = cross.sum() - np.bincount(index, cross)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        loo = own_rest / (rest * (rest - 1)) - 2 * cross_rest / (rest * others)
+    return np.where(rest >= 2, loo, np.nan)
+
+
+def _own_sums(x: torch.Tensor) -> np.ndarray:
+    """Sums over j ≠ i of k(x_i, x_j) − 1, float64 [N]; only the upper triangle is computed."""
+    sums = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    for start in range(0, len(x), BLOCK):
+        stop = min(start + BLOCK, len(x))
+        kernel = _kernel(x[start:stop], x[start:])
+        kernel.diagonal().zero_()
+        sums[start:stop] += kernel.sum(1, dtype=torch.float64)
+        sums[stop:] += kernel[:, stop - start :].sum(0, dtype=torch.float64)
+    return sums.cpu().numpy()
+
+
+def _cross_sums(x: torch.Tensor, y: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column sums of k(x_i, y_j) − 1, float64 [N] and [M]."""
+    rows = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    columns = torch.zeros(len(y), dtype=torch.float64, device=x.device)
+    for start in range(0, len(x), BLOCK):
+        kernel = _kernel(x[start : start + BLOCK], y)
+        rows[start : start + BLOCK] = kernel.sum(1, dtype=torch.float64)
+        columns += kernel.sum(0, dtype=torch.float64)
+    return rows.cpu().numpy(), columns.cpu().numpy()
+
+
+def _within_sums(x: torch.Tensor, index: np.ndarray) -> np.ndarray:
+    """Per group, the sum of k − 1 over ordered pairs of different rows inside the group, float64 [groups]."""
+    sizes = np.bincount(index)
+    sums = np.zeros(len(sizes))
+    rows_by_group = np.split(np.argsort(index, kind="stable"), np.cumsum(sizes)[:-1])
+    for group in np.flatnonzero(sizes > 1):
+        sums[group] = _own_sums(x[torch.from_numpy(rows_by_group[group]).to(x.device)]).sum()
+    return sums
+
+
+def _kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """(x·y/d + 1)³ − 1 = t(t(t + 3) + 3) with t = x·y/d.
+
+    The constant 1 cancels in KID and in every leave-one-out value. Leaving it out of the arithmetic, instead of
+    subtracting it, keeps the small differences that float32 would round away.
+    """
+    t = torch.addmm(x.new_zeros(1), x, y.T, beta=0, alpha=1 / x.shape[1])
+    return (t + 3).mul_(t).add_(3).mul_(t)
+
+
+def check_pair(x: Features, y: Features) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both feature sets as checked tensors of one dtype.
+
+    Raises:
+        InputError: as ``kid`` lists.
+    """
+    x, y = _checked(x, "x"), _checked(y, "y")
+    if x.shape[1] != y.shape[1]:
+        raise InputError(
+            f"x has {x.shape[1]} features per image and y has {y.shape[1]}. "
+            "Expected the same extractor for both: extract one of them again."
+        )
+    if x.device != y.device:
+        raise InputError(f"x is on {x.device} and y on {y.device}. Expected one device: y.to({str(x.device)!r}).")
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    return x.to(dtype), y.to(dtype)
+
+
+def _checked(features: Features, name: str) -> torch.Tensor:
+    tensor = torch.as_tensor(features)
+    if tensor.ndim != 2 or tensor.shape[1] == 0:
+        raise InputError(f"{name} has shape {list(tensor.shape)}. Expected [N,D]: one row of features per image.")
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"{name} is {tensor.dtype}. Expected float32 or float64.")
+    if len(tensor) < 2:
+        raise InputError(f"{name} has {len(tensor)} row(s). Expected at least 2 images.")
+    bad = torch.nonzero(~torch.isfinite(tensor).all(1)).flatten().tolist()
+    if bad:
+        rows = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
+        raise InputError(f"{name} has NaN or infinite features in {len(bad)} row(s): {rows}. Remove or recompute them.")
+    return tensor.detach()
+
+
+def _group_index(groups: Groups | None, rows: int, name: str) -> np.ndarray:
+    """Each row's group as a number, in order of first appearance: int64 [rows]."""
+    if groups is None:
+        return np.arange(rows)
+    if len(groups) != rows:
+        raise InputError(f"groups_{name} has {len(groups)} entries for {rows} rows. Expected one group per row.")
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64)

@@ -1,0 +1,81 @@
+"""What both commands share at the terminal: one-line errors, exit codes, progress bars. stdout is data, stderr talk."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from .errors import InputError
+
+USAGE = 2
+INTERRUPTED = 130
+Step = TypeVar("Step")
+
+
+def run(app: typer.Typer, name: str) -> None:
+    """Run a command; an InputError becomes one line and exit code 2, a traceback needs ``--debug``."""
+    debug = "--debug" in sys.argv
+    sys.argv = [word for word in sys.argv if word != "--debug"]
+    try:
+        app(prog_name=name)
+    except InputError as error:
+        if debug:
+            raise
+        _fail(name, str(error))
+    except KeyboardInterrupt:
+        say(f"{name}: interrupted. Finished work is kept: the same command continues.")
+        sys.exit(INTERRUPTED)
+    except OSError as error:
+        if debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(
+            name, f"{where}{error.strerror or error}. Check that the path can be read or written and the disk has room."
+        )
+    except Exception as error:
+        if debug:
+            raise
+        _fail(name, f"unexpected {type(error).__name__}: {error}. Repeat the command with --debug for the traceback.")
+
+
+def say(message: str) -> None:
+    """One line to stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def follow(steps: Iterable[Step], what: str) -> Iterator[Step]:
+    """Pass steps through and draw a bar with rate and remaining time; nothing when stderr is no terminal.
+
+    A step is the number of items done, out of ``len(steps)``, or an object with ``done`` and ``total``.
+    """
+    console = Console(stderr=True)
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        size = len(steps) if isinstance(steps, Sized) else None
+        for step in steps:
+            done = step if isinstance(step, int) else getattr(step, "done", None)
+            bar.update(task, completed=done, total=getattr(step, "total", size))
+            yield step
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if not task.speed else f"{task.speed:.1f}/s")
+
+
+def _fail(name: str, message: str) -> None:
+    say(f"{name}: {message}")
+    sys.exit(USAGE)

@@ -1,0 +1,167 @@
+"""Stylise an image set: balanced assignment of contents to styles, then one sharded pass over the set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metrics.errors import InputError
+from metrics.images import ImageError, ImageSet, Item, open_images, sha256
+from metrics.ledger import write_ledger
+
+from . import __version__
+from .data.encode import SUFFIXES, check_format, encode
+from .job import MAX_ERRORS, SHARD_SIZE, Failure, Image, Job, Progress, in_parallel, write_atomically
+from .styles import DEFAULT_METHOD
+from .styles.assignment import assign, descriptor
+from .styles.bank import StyleBank, check_method, check_strength, to_batch, to_image
+
+
+def apply_style(
+    style: str | Path,
+    synthetic: str | Path,
+    out: str | Path,
+    *,
+    method: str = DEFAULT_METHOD,
+    strength: float = 1.0,
+    workers: int = 1,
+    format: str = "png",
+    quality: int = 90,
+    device: str = "cpu",
+    shard_size: int = SHARD_SIZE,
+    max_errors: int = MAX_ERRORS,
+) -> Iterator[Progress]:
+    """Write a stylised copy of ``synthetic`` with the same tree, keys and labels; yields progress.
+
+    OUT gets the images, ``metadata.jsonl`` (label and provenance of each), ``run.json`` (the configuration),
+    ``ledger.json`` (the real photos behind the style) and, if items failed, ``errors.jsonl``. A run that was
+    interrupted continues where it stopped. Workers, shard size and order never change a pixel.
+
+    Args:
+        style: a style bank, as :meth:`StyleBank.save` writes it.
+        synthetic: a folder of images.
+        out: the folder to fill; new, empty, or an earlier run of the same configuration.
+        method: one of :data:`stylize.styles.METHODS`.
+        strength: 0 (unchanged) to 1 (all of the style's statistics).
+        workers: processes of one thread each.
+        format: ``png``, ``jpeg`` or ``webp``.
+        quality: 1 to 100, for JPEG and WebP.
+        device: where the transfer runs, e.g. ``cuda``.
+        shard_size: images per shard, the unit of resuming.
+        max_errors: how many unreadable images are skipped and listed before the run stops.
+
+    Raises:
+        InputError: see :class:`stylize.job.Job`; unknown method or format; strength or quality out of range.
+    """
+    check_method(method)
+    check_strength(strength)
+    check_format(format, quality)
+    style, images = Path(style), open_images(synthetic)
+    bank = StyleBank.load(style)
+    out = Path(out)
+    if out.resolve() == images.root.resolve() or images.root.resolve() in out.resolve().parents:
+        raise InputError(f"{out}: lies inside the input folder {images.root}. Name an output folder outside it.")
+    config = {
+        "command": "apply",
+        "version": __version__,
+        "style": sha256(style),
+        "synthetic": str(images.root),
+        "images": listing_digest(images),
+        "method": method,
+        "strength": strength,
+        "format": format,
+        "quality": None if format == "png" else quality,
+        "licences": "complete" if not bank.header["unlicensed"] else "incomplete",
+    }
+    with Job(out, config) as job:
+        if job.finished:
+            return
+        plan = job.remember("plan", lambda: balanced_plan(bank, images, workers))
+        write_atomically(out / "ledger.json", write_ledger(bank.header["licences"]))
+        task = Stylise(
+            style, images.root, {item.key: item for item in images}, plan, method, strength, format, quality, device
+        )
+        keys = [item.key for item in images]
+        yield from job.run(task, keys, workers=workers, shard_size=shard_size, max_errors=max_errors)
+
+
+def balanced_plan(bank: StyleBank, images: ImageSet, workers: int = 1) -> dict[str, int]:
+    """The style index of every readable image of the set, by :func:`stylize.styles.assignment.assign`."""
+    chunks = [images.items[start : start + SHARD_SIZE] for start in range(0, len(images), SHARD_SIZE)]
+    described: dict[str, np.ndarray] = {}
+    for part in in_parallel(_describe, chunks, workers):
+        described |= part
+    keys = [item.key for item in images if item.key in described]
+    if not keys:
+        return {}
+    styles = assign(np.stack([described[key] for key in keys]), bank.descriptors.numpy())
+    return dict(zip(keys, styles.tolist(), strict=True))
+
+
+def listing_digest(images: ImageSet) -> str:
+    """A digest of the set's keys and file sizes: resuming on another input is refused."""
+    lines = "\n".join(f"{item.key}\t{item.path.stat().st_size}" for item in images)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+@dataclass
+class Stylise:
+    """The shard task: read, transfer, encode."""
+
+    style: Path
+    root: Path
+    items: Mapping[str, Item]
+    plan: Mapping[str, int]
+    method: str
+    strength: float
+    format: str
+    quality: int
+    device: str
+
+    @cached_property
+    def bank(self) -> StyleBank:
+        """Loaded once per process."""
+        return StyleBank.load(self.style)
+
+    def __call__(self, keys: Sequence[str]) -> Iterator[Image | Failure]:
+        """Yield one result per key."""
+        for key in keys:
+            try:
+                yield self._stylise(self.items[key])
+            except ImageError as error:
+                yield Failure(key, str(error))
+
+    def _stylise(self, item: Item) -> Image:
+        content = to_batch(item.read()).to(self.device)
+        if item.key not in self.plan:
+            raise ImageError("could not be read when styles were assigned, and can now; run again into a new folder")
+        result = self.bank.transfer(content, [item.key], self.strength, method=self.method, plan=self.plan)
+        data = encode(to_image(result), self.format, self.quality)
+        return Image(item.key, item.key + SUFFIXES[self.format], data, self._row(item))
+
+    def _row(self, item: Item) -> dict[str, Any]:
+        label = {} if item.label is None else {"label": item.label}
+        return label | {
+            "source": item.path.relative_to(self.root).as_posix(),
+            "style": dict(self.bank.sources[self.plan[item.key]]),
+            "method": self.method,
+            "strength": self.strength,
+            "seed": self.bank.header["seed"],
+            "version": __version__,
+        }
+
+
+def _describe(items: Sequence[Item]) -> dict[str, np.ndarray]:
+    described: dict[str, np.ndarray] = {}
+    for item in items:
+        try:
+            described[item.key] = descriptor(to_batch(item.read()).float() / 255)[0].numpy()
+        except ImageError:
+            continue  # the shard pass meets it again and lists it
+    return described

@@ -1,0 +1,173 @@
+"""The ``stylize`` command: parse, call, talk; no maths."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metrics.errors import InputError
+from metrics.terminal import follow, run, say
+
+from .styles import DEFAULT_METHOD, METHODS
+
+if TYPE_CHECKING:
+    from .job import Progress
+
+app = typer.Typer(
+    name="stylize",
+    help="Give synthetic images the look of real photos. Add --debug to any command for a traceback.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+
+Workers = Annotated[int, typer.Option(min=1, help="Processes of one thread each; never changes a pixel.")]
+Format = Annotated[str, typer.Option(help="png, jpeg or webp.")]
+Quality = Annotated[int, typer.Option(help="1 to 100, for jpeg and webp.")]
+Seed = Annotated[int, typer.Option(help="Decides every random draw.")]
+CORES = os.cpu_count() or 1
+
+
+@app.command()
+def render(
+    family: Annotated[str, typer.Argument(help="Pattern family, e.g. neural-fractal.")],
+    out: Annotated[Path, typer.Argument(help="Folder to fill: one subfolder per class.")],
+    classes: Annotated[int, typer.Option(help="Number of classes.")] = 10,
+    per_class: Annotated[int, typer.Option(help="Images per class.")] = 30,
+    size: Annotated[int, typer.Option(help="Side in pixels.")] = 256,
+    seed: Seed = 0,
+    workers: Workers = CORES,
+    format: Format = "png",
+    quality: Quality = 90,
+) -> None:
+    """Render a labelled pattern dataset.
+
+    Example: stylize render neural-fractal patterns --classes 10 --per-class 30
+    """
+    from .render import render_patterns
+
+    options: dict[str, Any] = {"classes": classes, "per_class": per_class, "size": size, "seed": seed}
+    options |= {"workers": workers, "format": format, "quality": quality}
+    _finish(render_patterns(family, out, **options), "render", out)
+
+
+@app.command()
+def learn(
+    real: Annotated[Path, typer.Argument(help="Folder of real photos.")],
+    style: Annotated[Path, typer.Argument(help="Style file to write, *.safetensors.")],
+    crops: Annotated[int, typer.Option(help="Crops per photo; each is one style.")] = 8,
+    size: Annotated[int, typer.Option(help="Side of a crop; best the side of the images to stylise.")] = 256,
+    seed: Seed = 0,
+) -> None:
+    """Learn a style bank from real photos.
+
+    Example: stylize learn photos style.safetensors
+    """
+    if style.suffix != ".safetensors":
+        raise InputError(
+            f"{style}: expected a file name ending in .safetensors, e.g. {style.with_suffix('.safetensors')}."
+        )
+    from .styles.bank import learn as learn_bank
+
+    bank = learn_bank(real, crops=crops, size=size, seed=seed)
+    for key, reason in bank.header["skipped"].items():
+        say(f"skipped {key}: {reason}")
+    _warn_unlicensed(bank.header["unlicensed"])
+    bank.save(style)
+    photos = len({source["photo"] for source in bank.sources})
+    say(f"{len(bank)} styles from {photos} photos, {style.stat().st_size / 1e6:.1f} MB")
+    print(style)
+
+
+@app.command()
+def apply(
+    style: Annotated[Path, typer.Argument(help="Style file from `stylize learn`.")],
+    synthetic: Annotated[Path, typer.Argument(help="Folder of synthetic images.")],
+    out: Annotated[Path, typer.Argument(help="Folder to fill; mirrors the input's tree.")],
+    method: Annotated[
+        str, typer.Option(help="; ".join(f"{name}: {text}" for name, text in METHODS.items()))
+    ] = DEFAULT_METHOD,
+    strength: Annotated[float, typer.Option(help="0 (unchanged) to 1 (all of the style's statistics).")] = 1.0,
+    workers: Workers = CORES,
+    format: Format = "png",
+    quality: Quality = 90,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    max_errors: Annotated[int, typer.Option(min=0, help="Unreadable images to skip and list before stopping.")] = 100,
+) -> None:
+    """Stylise an image set. Interrupted? The same command continues.
+
+    Example: stylize apply style.safetensors patterns stylised
+    """
+    from .apply import apply_style
+    from .styles.bank import StyleBank
+
+    _warn_unlicensed(StyleBank.load(style).header["unlicensed"])
+    options: dict[str, Any] = {"method": method, "strength": strength, "workers": workers, "format": format}
+    options |= {"quality": quality, "device": device, "max_errors": max_errors}
+    _finish(apply_style(style, synthetic, out, **options), "stylise", out)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(help="Folder to fill.")],
+    photos: Annotated[Path, typer.Option(help="Folder with learn/ and judge/ subfolders of photos.")] = Path(
+        "assets/photos"
+    ),
+    extractor: Annotated[str, typer.Option(help="Network that measures the gap.")] = "efficientnet-lite0",
+    workers: Workers = CORES,
+    seed: Seed = 0,
+) -> None:
+    """Render 300 neural fractals, stylise them with the photos in learn/, and measure the gap to those in judge/."""
+    from metrics.gap import compare
+    from metrics.report import to_markdown, write_report
+
+    from .apply import apply_style
+    from .render import render_patterns
+    from .styles.bank import learn as learn_bank
+
+    style = out / "style.safetensors"
+    patterns, stylised = out / "patterns", out / "stylised"
+    options = {"classes": 10, "per_class": 30, "size": 256, "seed": seed, "workers": workers}
+    _finish(render_patterns("neural-fractal", patterns, **options), "render", patterns, quiet=True)  # type: ignore[arg-type]
+    learn_bank(photos / "learn", seed=seed).save(style)
+    _finish(apply_style(style, patterns, stylised, workers=workers), "stylise", stylised, quiet=True)
+    report = compare(
+        stylised, photos / "judge", before=patterns, floor=photos / "learn", crops=16, extractor=extractor, watch=follow
+    )
+    write_report(report, out)
+    print(to_markdown(report))
+    say(f"report: {out / 'report.html'}")
+
+
+def main() -> None:
+    """Entry point of the ``stylize`` command."""
+    run(app, "stylize")
+
+
+def _finish(steps: Iterator[Progress], what: str, out: Path, quiet: bool = False) -> None:
+    start, first, last = time.monotonic(), None, None
+    for last in follow(steps, what):
+        first = first or last
+    seconds = time.monotonic() - start
+    if first is None or last is None:
+        say(f"{out}: already complete, nothing to do")
+    else:
+        fresh = last.done - first.done
+        resumed = f", {first.done} of them earlier" if first.done else ""
+        say(f"{what}: {last.done} images{resumed} in {seconds:.1f} s ({fresh / max(seconds, 1e-9):.1f} images/s)")
+        if last.failed:
+            say(f"{what}: {last.failed} items failed and are listed in {out / 'errors.jsonl'}")
+    if not quiet:
+        print(out)
+
+
+def _warn_unlicensed(photos: list[str]) -> None:
+    if photos:
+        names = ", ".join(photos[:3]) + (f" and {len(photos) - 3} more" if len(photos) > 3 else "")
+        say(f"warning: no licence entry for {names}: add them to ledger.json beside the photos before publishing")

@@ -1,0 +1,302 @@
+"""The shard contract: sharded, resumable, deterministic work that fills a folder with images.
+
+A *task* is a picklable callable ``task(keys) -> iterable of Image or Failure``; that is all a distributed engine needs
+to know. The keys are cut into shards. Each file is written under a temporary name and renamed, and a finished shard
+is marked by a JSON file in ``OUT/.job``. Starting the same command again skips marked shards; another configuration
+is refused. The last step folds the markers into ``metadata.jsonl``, ``errors.jsonl`` and ``run.json`` and removes
+``.job``, so a finished folder is byte for byte the same whatever happened on the way.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metrics.errors import InputError
+from metrics.images import natural
+
+SHARD_SIZE = 32
+MAX_ERRORS = 100
+
+
+@dataclass(frozen=True)
+class Image:
+    """One finished image: file name below OUT, encoded bytes, and its row of ``metadata.jsonl``."""
+
+    key: str
+    file_name: str
+    data: bytes
+    row: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One item that could not be processed, and why, in one line."""
+
+    key: str
+    reason: str
+
+
+Task = Callable[[Sequence[str]], Iterable[Image | Failure]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: finished and failed items out of ``total``."""
+
+    done: int
+    failed: int
+    total: int
+
+
+class Job:
+    """One run into one folder. Use it as a context manager: it holds the folder's lock.
+
+    Args:
+        out: the folder to fill; created when missing.
+        config: everything that decides the output, JSON-able; written to ``run.json``.
+
+    Raises:
+        InputError: OUT holds something else, another run is at work in it, or an earlier run had another config.
+    """
+
+    def __init__(self, out: Path, config: Mapping[str, Any]) -> None:
+        self.out, self.config = Path(out), json.loads(json.dumps(config))
+        self.state = self.out / ".job"
+
+    def __enter__(self) -> Job:
+        self.finished = self._check_finished()
+        if not self.finished:
+            self._open_state()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if not self.finished:
+            self._lock.close()
+
+    def remember(self, name: str, compute: Callable[[], Any]) -> Any:
+        """The JSON value that ``compute`` returns, computed once per run even if the run is resumed."""
+        path = self.state / f"{name}.json"
+        if not path.exists():
+            write_atomically(path, to_json(compute()))
+        return json.loads(path.read_text())
+
+    def run(
+        self,
+        task: Task,
+        keys: Sequence[str],
+        *,
+        workers: int = 1,
+        shard_size: int = SHARD_SIZE,
+        max_errors: int = MAX_ERRORS,
+    ) -> Iterator[Progress]:
+        """Process every key and publish the folder; yields progress after each shard.
+
+        Neither ``workers``, ``shard_size`` nor the order of completion changes a byte of the result.
+
+        Raises:
+            InputError: more than ``max_errors`` items failed, or all of them; finished shards are kept.
+        """
+        if self.finished:
+            return
+        shards = [tuple(keys[start : start + shard_size]) for start in range(0, len(keys), shard_size)]
+        markers = {shard: self.state / f"{_digest(shard)}.json" for shard in shards}
+        done = failed = 0
+        for shard in shards:
+            if markers[shard].exists():
+                marker = json.loads(markers[shard].read_text())
+                done, failed = done + len(marker["rows"]), failed + len(marker["errors"])
+        yield Progress(done, failed, len(keys))
+        todo = [shard for shard in shards if not markers[shard].exists()]
+        for marker in in_parallel(_PublishShard(task, self.out), todo, workers):
+            done, failed = done + len(marker["rows"]), failed + len(marker["errors"])
+            yield Progress(done, failed, len(keys))
+            self._stop_on_errors(markers.values(), failed, max_errors)
+        if not done:
+            self._stop_on_errors(markers.values(), failed, 0)
+        self._publish([markers[shard] for shard in shards])
+
+    def _check_finished(self) -> bool:
+        finished = self.out / "run.json"
+        if self.out.exists() and not self.out.is_dir():
+            raise InputError(f"{self.out}: is a file. Name a folder that does not exist yet.")
+        if finished.exists() and not self.state.exists():
+            self._refuse_other(_read_config(finished), "holds a finished run")
+            return True
+        if self.out.exists() and not self.state.exists() and any(self.out.iterdir()):
+            raise InputError(
+                f"{self.out}: not empty, and what it holds is not a run of this command. Name a new or empty folder."
+            )
+        return False
+
+    def _open_state(self) -> None:
+        self.state.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.state / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise InputError(
+                f"{self.out}: another process is at work in it. Wait for it, or name another folder."
+            ) from None
+        started = self.state / "config.json"
+        if started.exists():
+            self._refuse_other(_read_config(started), "holds an unfinished run")
+        else:
+            write_atomically(started, to_json(self.config))
+
+    def _refuse_other(self, other: Mapping[str, Any], what: str) -> None:
+        for name in sorted({*other, *self.config}):
+            if other.get(name) != self.config.get(name):
+                raise InputError(
+                    f"{self.out}: {what} with {name} = {_short(other.get(name))}, and this command says "
+                    f"{name} = {_short(self.config.get(name))}. Repeat the earlier setting to continue that run, "
+                    "or name another folder."
+                )
+
+    def _stop_on_errors(self, markers: Iterable[Path], failed: int, limit: int) -> None:
+        if failed > limit:
+            errors = [row for path in markers if path.exists() for row in json.loads(path.read_text())["errors"]]
+            first = min(errors, key=lambda row: natural(row["key"]))
+            raise InputError(
+                f"{failed} items failed (at most {limit} allowed); the first: {first['key']}: {first['error']}. Repair "
+                "them, or raise --max-errors; finished work is kept and the same command continues."
+            )
+
+    def _publish(self, markers: Sequence[Path]) -> None:
+        for left_by_a_kill in self.out.rglob(".*.tmp"):
+            left_by_a_kill.unlink()
+        parts = [json.loads(path.read_text()) for path in markers]
+        rows = sorted((row for part in parts for row in part["rows"]), key=lambda row: natural(row["file_name"]))
+        errors = sorted((row for part in parts for row in part["errors"]), key=lambda row: natural(row["key"]))
+        write_atomically(self.out / "metadata.jsonl", _lines(rows))
+        if errors:
+            write_atomically(self.out / "errors.jsonl", _lines(errors))
+        summary = {"config": self.config, "images": len(rows), "errors": len(errors)}
+        write_atomically(self.out / "run.json", to_json(summary))
+        shutil.rmtree(self.state)
+
+
+def in_parallel(task: Callable[[Any], Any], arguments: Sequence[Any], workers: int) -> Iterator[Any]:
+    """``task(argument)`` for every argument, in order of completion, on ``workers`` processes of one thread each.
+
+    One worker means this process. The task is sent to each process once and may keep what it loads.
+    """
+    if workers <= 1 or len(arguments) <= 1:
+        with _one_thread():
+            yield from map(task, arguments)
+        return
+    context = multiprocessing.get_context("spawn")  # fork is unsafe once torch or numba has started threads
+    count = min(workers, len(arguments))
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker, initargs=(task,)) as pool:
+        waiting: set[Future[Any]] = {pool.submit(_work, argument) for argument in arguments}
+        try:
+            while waiting:
+                ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in ready:
+                    yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it is either absent, or the old one, or complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def to_json(value: Any) -> bytes:
+    """Canonical, readable JSON."""
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+@dataclass(frozen=True)
+class _PublishShard:
+    """Run the task on one shard, publish its files, then its marker."""
+
+    task: Task
+    out: Path
+
+    def __call__(self, shard: tuple[str, ...]) -> dict[str, Any]:
+        start = time.perf_counter()
+        rows: list[Mapping[str, Any]] = []
+        errors: list[dict[str, str]] = []
+        for result in self.task(shard):
+            if isinstance(result, Failure):
+                errors.append({"key": result.key, "error": result.reason})
+            else:
+                write_atomically(self.out / result.file_name, result.data)
+                rows.append({"file_name": result.file_name, **result.row})
+        marker = {"rows": rows, "errors": errors, "seconds": round(time.perf_counter() - start, 3)}
+        write_atomically(self.out / ".job" / f"{_digest(shard)}.json", to_json(marker))
+        return marker
+
+
+def _digest(shard: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(shard).encode()).hexdigest()[:24]
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+        return dict(value["config"]) if path.name == "run.json" else dict(value)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not written by this command ({error}). Name another output folder.") from error
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+_task: Callable[[Any], Any]
+
+
+def _start_worker(task: Callable[[Any], Any]) -> None:
+    global _task
+    _task = task
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent would leave its workers waiting for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _work(argument: Any) -> Any:
+    return _task(argument)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

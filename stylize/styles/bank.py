@@ -1,0 +1,230 @@
+"""A style bank: statistics of crops of real photos, learnt once, saved in one small file, moved onto any image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from metrics.errors import InputError
+from metrics.images import ImageError, ImageSet, open_images
+from metrics.ledger import licences
+from metrics.registry import unknown
+from metrics.seed import seed_for
+
+from ..job import write_atomically
+from . import METHODS
+from .assignment import descriptor
+from .gamut import soft_gamut
+
+FORMAT = "reverse-stylize style bank"
+VERSION = 1
+CROPS = 8
+SIZE = 256
+
+
+@dataclass(frozen=True)
+class StyleBank:
+    """M styles: where each comes from, its descriptor ``float32 [M,D]`` and every method's statistics ``[M,...]``.
+
+    ``sources[i]`` holds ``key`` (``photo#crop``), ``photo`` and ``box`` (left, top, side in pixels of the photo).
+    ``header`` holds the learning configuration, ``licences`` (ledger rows), ``unlicensed`` (photos without one) and
+    ``skipped`` (photos that could not be read, with the reason).
+    """
+
+    sources: tuple[Mapping[str, Any], ...]
+    descriptors: torch.Tensor
+    statistics: Mapping[str, Mapping[str, torch.Tensor]]
+    header: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def transfer(
+        self,
+        images: torch.Tensor,
+        keys: Sequence[str],
+        strength: float = 1.0,
+        *,
+        method: str = "patches",
+        plan: Mapping[str, int] | None = None,
+    ) -> torch.Tensor:
+        """Give every image the statistics of one style.
+
+        Args:
+            images: ``uint8 [N,3,H,W]`` sRGB.
+            keys: the images' keys, N of them.
+            strength: 0 (unchanged) to 1 (all of the style's statistics).
+            method: a name in :data:`METHODS`.
+            plan: style index per key, as balanced assignment over a whole set gives; without it each key draws its
+                style at random, from the bank's seed and the key alone.
+
+        Returns:
+            ``uint8 [N,3,H,W]``, on the images' device. An image's result depends on nothing else in the batch.
+
+        Raises:
+            InputError: unknown method, strength outside [0, 1], wrong dtype or shape.
+        """
+        check_method(method)
+        check_strength(strength)
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or len(images) != len(keys):
+            raise InputError(
+                f"expected uint8 [{len(keys)},3,H,W] images, one per key; got {images.dtype} {list(images.shape)}."
+            )
+        chosen = torch.tensor([self.random_style(key) if plan is None else plan[key] for key in keys])
+        style = {name: values[chosen].to(images.device) for name, values in self.statistics[method].items()}
+        content = images.float() / 255
+        result = soft_gamut(content, _module(method).transfer(content, style, strength))
+        return (result * 255).round().to(torch.uint8)
+
+    def random_style(self, key: str) -> int:
+        """The style that ``key`` draws when there is no plan."""
+        return seed_for(int(self.header["seed"]), "style", key) % len(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write the bank as safetensors, its header as JSON metadata; the same bank gives the same bytes."""
+        tensors = {f"{method}/{name}": t for method, held in self.statistics.items() for name, t in held.items()}
+        tensors["descriptors"] = self.descriptors
+        header = json.dumps({**self.header, "sources": list(self.sources)}, sort_keys=True)
+        metadata = {"format": FORMAT, "version": str(VERSION), "header": header}
+        write_atomically(Path(path), save({name: t.contiguous() for name, t in tensors.items()}, metadata))
+
+    @staticmethod
+    def load(path: str | Path) -> StyleBank:
+        """Read a bank that :meth:`save` wrote.
+
+        Raises:
+            InputError: missing, not safetensors, not a style bank, of another version, or damaged.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"{path}: no such style file. Make one with: stylize learn PHOTOS {path}")
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                _check_version(path, metadata)
+                header = json.loads(metadata["header"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{path}: not a style file ({error}). Expected the output of: stylize learn PHOTOS STYLE.safetensors"
+            ) from error
+        return _assembled(path, header, tensors)
+
+
+def learn(photos: str | Path | ImageSet, *, crops: int = CROPS, size: int = SIZE, seed: int = 0) -> StyleBank:
+    """Learn the statistics of every method from ``crops`` square crops of every photo.
+
+    Args:
+        photos: a folder of real images, or an image set.
+        crops: crops per photo; each is one style.
+        size: side of a crop in pixels, after resizing; best the side of the images to be stylised.
+        seed: decides the crops, and the style that a key draws at random.
+
+    Raises:
+        InputError: no readable photo; crops < 1; size outside 16..4096.
+    """
+    if crops < 1 or not 16 <= size <= 4096:
+        raise InputError(f"crops = {crops}, size = {size}: expected crops >= 1 and a size of 16 to 4096 pixels.")
+    images = photos if isinstance(photos, ImageSet) else open_images(photos)
+    cropped = images.crops(crops, size, seed)
+    sources: list[dict[str, Any]] = []
+    skipped = dict(cropped.unreadable)
+    parts: list[dict[str, torch.Tensor]] = []
+    for item in cropped:
+        if item.group in skipped:
+            continue
+        try:
+            image = to_batch(item.read()).float() / 255
+        except ImageError as error:
+            skipped[item.group] = str(error)
+            continue
+        parts.append({"descriptors": descriptor(image), **_learn_all(image)})
+        assert item.crop is not None
+        box = [item.crop.left, item.crop.top, item.crop.side]
+        sources.append({"key": item.key, "photo": item.group, "box": box})
+    if not parts:
+        reason = next(iter(skipped.items()))
+        raise InputError(f"{images.root}: none of {len(images)} photos can be read; the first: {': '.join(reason)}.")
+    held = licences(images)
+    header = {
+        "crops": crops,
+        "size": size,
+        "seed": seed,
+        "licences": list(held.rows),
+        "unlicensed": list(held.unlicensed),
+        "skipped": skipped,
+    }
+    tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return _assembled(images.root, {**header, "sources": sources}, tensors)
+
+
+def check_method(name: str) -> None:
+    """Raises InputError for a name that is no style method."""
+    if name not in METHODS:
+        raise unknown("style method", name, METHODS)
+
+
+def check_strength(strength: float) -> None:
+    """Raises InputError unless the strength lies in [0, 1]."""
+    if not 0 <= strength <= 1:
+        raise InputError(f"strength {strength:g}: expected 0 (unchanged) to 1 (all of the style's statistics).")
+
+
+def to_batch(image: np.ndarray) -> torch.Tensor:
+    """``uint8 [H,W,3]`` to ``uint8 [1,3,H,W]``."""
+    return torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0).contiguous()
+
+
+def to_image(batch: torch.Tensor) -> np.ndarray:
+    """``uint8 [1,3,H,W]`` to ``uint8 [H,W,3]``."""
+    return batch[0].permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+def _module(method: str) -> ModuleType:
+    return import_module(f".{method}", __package__)
+
+
+def _learn_all(image: torch.Tensor) -> dict[str, torch.Tensor]:
+    learnt = {method: _module(method).learn(image) for method in METHODS}
+    return {f"{method}/{name}": t for method, held in learnt.items() for name, t in held.items()}
+
+
+def _check_version(path: Path, metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: a safetensors file, but not a style bank. "
+            "Expected the output of: stylize learn PHOTOS STYLE.safetensors"
+        )
+    if metadata.get("version") != str(VERSION):
+        raise InputError(
+            f"{path}: style bank of version {metadata.get('version')}; this program reads version {VERSION}. "
+            f"Learn it again: stylize learn PHOTOS {path}"
+        )
+
+
+def _assembled(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> StyleBank:
+    sources = header.pop("sources")
+    reference = _learn_all(torch.zeros(1, 3, 16, 16))
+    for name, expected in {**reference, "descriptors": descriptor(torch.zeros(1, 3, 16, 16))}.items():
+        shape = (len(sources), *expected.shape[1:])
+        if name not in tensors or tensors[name].shape != shape or tensors[name].dtype != expected.dtype:
+            raise InputError(f"{path}: damaged style bank: no {expected.dtype} tensor {name!r} of shape {list(shape)}.")
+        if not torch.isfinite(tensors[name]).all():
+            raise InputError(f"{path}: damaged style bank: {name!r} holds values that are not finite. Learn it again.")
+    statistics = {
+        method: {name.split("/", 1)[1]: t for name, t in tensors.items() if name.startswith(f"{method}/")}
+        for method in METHODS
+    }
+    return StyleBank(tuple(sources), tensors["descriptors"], statistics, header)
