@@ -115,7 +115,7 @@ def cut(image: np.ndarray, crop: Crop) -> np.ndarray:
     region = image[crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
     if region.shape[:2] == (crop.size, crop.size):
         return np.ascontiguousarray(region)
-    return np.asarray(Image.fromarray(region).resize((crop.size, crop.size), Image.Resampling.LANCZOS))
+    return np.array(Image.fromarray(region).resize((crop.size, crop.size), Image.Resampling.LANCZOS))
 
 
 def open_images(root: str | Path) -> ImageSet:

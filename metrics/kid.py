@@ -11,7 +11,7 @@ same number. The spread over subsets that other tools print is not an error of t
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from .errors import InputError
 from .extractors.precision import ieee_float32
 from .jackknife import Jackknife, jackknife
 
-BLOCK = 512  # rows of the kernel matrix in memory at a time; changes the speed, not the result
+BLOCK = 1024  # side of the kernel tile in memory: changes the speed, and the result by rounding only
 
 Features = torch.Tensor | np.ndarray
 Groups = Sequence[Hashable]
@@ -56,8 +56,9 @@ def kid(x: Features, y: Features, *, groups_x: Groups | None = None, groups_y: G
     standard error then leaves out whole groups, because rows of one group are not independent. The value itself
     does not depend on them. Default: every row is its own group.
 
-    Sums are float64. Kernel values have the features' dtype: float32 costs about 1e-8 absolute in the value on
-    features with kernel values near 1 (see tests), float64 none and twice the time. Memory is O(BLOCK · (N + M)).
+    Sums are float64 and kernel values have the features' dtype. With float32 the value is off by about 1e-11 (2 048
+    ReLU features, 4 000 images; 1e-8 for features of size 1 in 16 dimensions); float64 takes twice the time. Beyond
+    the features, memory is O(BLOCK² + N + M).
 
     Raises:
         InputError: not ``[N,D]`` of float32 or float64, fewer than two rows, different D, devices or lengths,
@@ -71,9 +72,9 @@ def kid(x: Features, y: Features, *, groups_x: Groups | None = None, groups_y: G
         within_x, within_y = _within_sums(x, index_x), _within_sums(y, index_y)
     n, m = len(x), len(y)
     mean_x, mean_y, mean_xy = own_x.sum() / (n * (n - 1)), own_y.sum() / (m * (m - 1)), cross_x.sum() / (n * m)
-    value = float(mean_x + mean_y - 2 * mean_xy)
-    if not np.isfinite(value):
+    if not np.isfinite([mean_x, mean_y, mean_xy]).all():
         raise InputError("KID overflows: features are too large for their dtype. Rescale them or pass float64.")
+    value = float(mean_x + mean_y - 2 * mean_xy)
     loo_x = mean_y + _left_out(own_x, cross_x, within_x, index_x, m)
     loo_y = mean_x + _left_out(own_y, cross_y, within_y, index_y, n)
     return Kid(value, jackknife(loo_x, loo_y), n, m, loo_x, loo_y)
@@ -92,26 +93,33 @@ def _left_out(own: np.ndarray, cross: np.ndarray, within: np.ndarray, index: np.
 
 
 def _own_sums(x: torch.Tensor) -> np.ndarray:
-    """Sums over j ≠ i of k(x_i, x_j) − 1, float64 [N]; only the upper triangle is computed."""
+    """Sums over j ≠ i of k(x_i, x_j) − 1, float64 [N]; only tiles on and above the diagonal are computed."""
     sums = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    for start in range(0, len(x), BLOCK):
-        stop = min(start + BLOCK, len(x))
-        kernel = _kernel(x[start:stop], x[start:])
+    for rows in _blocks(x):
+        kernel = _kernel(x[rows], x[rows])
         kernel.diagonal().zero_()
-        sums[start:stop] += kernel.sum(1, dtype=torch.float64)
-        sums[stop:] += kernel[:, stop - start :].sum(0, dtype=torch.float64)
+        sums[rows] += kernel.sum(1, dtype=torch.float64)
+        for columns in _blocks(x, rows.stop):
+            kernel = _kernel(x[rows], x[columns])
+            sums[rows] += kernel.sum(1, dtype=torch.float64)
+            sums[columns] += kernel.sum(0, dtype=torch.float64)
     return sums.cpu().numpy()
 
 
 def _cross_sums(x: torch.Tensor, y: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Row and column sums of k(x_i, y_j) − 1, float64 [N] and [M]."""
-    rows = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    columns = torch.zeros(len(y), dtype=torch.float64, device=x.device)
-    for start in range(0, len(x), BLOCK):
-        kernel = _kernel(x[start : start + BLOCK], y)
-        rows[start : start + BLOCK] = kernel.sum(1, dtype=torch.float64)
-        columns += kernel.sum(0, dtype=torch.float64)
-    return rows.cpu().numpy(), columns.cpu().numpy()
+    row_sums = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    column_sums = torch.zeros(len(y), dtype=torch.float64, device=x.device)
+    for rows in _blocks(x):
+        for columns in _blocks(y):
+            kernel = _kernel(x[rows], y[columns])
+            row_sums[rows] += kernel.sum(1, dtype=torch.float64)
+            column_sums[columns] += kernel.sum(0, dtype=torch.float64)
+    return row_sums.cpu().numpy(), column_sums.cpu().numpy()
+
+
+def _blocks(x: torch.Tensor, start: int = 0) -> Iterator[slice]:
+    return (slice(first, min(first + BLOCK, len(x))) for first in range(start, len(x), BLOCK))
 
 
 def _within_sums(x: torch.Tensor, index: np.ndarray) -> np.ndarray:
@@ -153,6 +161,8 @@ def check_pair(x: Features, y: Features) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _checked(features: Features, name: str) -> torch.Tensor:
+    if isinstance(features, np.ndarray):  # torch shares memory only with writable arrays of positive strides
+        features = np.require(features, requirements=["C", "W"])
     tensor = torch.as_tensor(features)
     if tensor.ndim != 2 or tensor.shape[1] == 0:
         raise InputError(f"{name} has shape {list(tensor.shape)}. Expected [N,D]: one row of features per image.")

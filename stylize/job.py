@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,8 +24,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from metrics.errors import InputError
 from metrics.images import natural
@@ -153,7 +152,13 @@ class Job:
             raise InputError(
                 f"{self.out}: another process is at work in it. Wait for it, or name another folder."
             ) from None
-        started = self.state / "config.json"
+        try:
+            self._check_started(self.state / "config.json")
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _check_started(self, started: Path) -> None:
         if started.exists():
             self._refuse_other(_read_config(started), "holds an unfinished run")
         else:
@@ -276,7 +281,9 @@ _task: Callable[[Any], Any]
 def _start_worker(task: Callable[[Any], Any]) -> None:
     global _task
     _task = task
-    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # for what the task imports later
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -294,6 +301,10 @@ def _work(argument: Any) -> Any:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
+    torch = sys.modules.get("torch")  # a task that computes with torch has imported it
+    if torch is None:
+        yield
+        return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

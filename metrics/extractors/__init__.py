@@ -34,4 +34,7 @@ def load_extractor(name: str = DEFAULT, *, weights: Path | None = None, device: 
     if model and family != "timm":
         raise InputError(f"extractor {name!r}: only timm takes a model name. Got {family!r}; expected timm:<model>.")
     load = resolve("extractor", EXTRACTORS, family)
-    return cast("Extractor", load(name, weights=weights, device=device))
+    from torch.random import fork_rng
+
+    with fork_rng(devices=[]):  # building a network draws initial weights: leave the caller's random state alone
+        return cast("Extractor", load(name, weights=weights, device=device))

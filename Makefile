@@ -1,0 +1,33 @@
+VENV ?= .venv
+BIN := $(VENV)/bin
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test test-slow check clean
+
+demo: $(VENV)/installed      ## render, stylise, measure; writes demo/report.html
+	$(BIN)/stylize demo demo
+
+test: $(VENV)/installed-test ## the test suite, without the slow tests
+	$(BIN)/python -m pytest -n 2
+
+test-slow: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/installed-test ## formatter, linter, types
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+$(BIN)/python:
+	python3 -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/installed-test: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@ $(VENV)/installed
+
+clean:
+	rm -rf demo $(VENV)

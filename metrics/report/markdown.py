@@ -1,0 +1,95 @@
+"""GapReport -> Markdown, short enough for a CI log: the verdict, one table, and what the reader must know."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from ..gap_report import GapReport, SetSummary
+from .table import blocks, skipped, warnings
+from .verdict import verdict
+
+FIRST = 5  # entries of a list before "and N more"
+
+
+def to_markdown(report: GapReport) -> str:
+    """The report as GitHub-flavoured Markdown, verdict first. Keys, paths and names can inject no markup."""
+    result = verdict(report)
+    parts = [
+        [f"**{prose(result.headline)}**", prose(result.detail)],
+        _table(report),
+        _sets(report),
+        _list("Caveats", [f"{prose(sentence)} ({prose(place)})" for place, sentence in warnings(report)]),
+        _list("Skipped images", [f"{role} {code(key)}: {prose(why)}" for role, key, why in skipped(report)]),
+        _list("Licences of the real images", [_licence(row) for row in report.licences]),
+    ]
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+
+def code(text: str) -> str:
+    """Untrusted text as a code span, in which nothing is interpreted."""
+    text = _flat(text)
+    fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
+    pad = " " if text.startswith("`") or text.endswith("`") or not text.strip() else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def prose(text: str) -> str:
+    """Untrusted text as a sentence: markup characters are escaped and ``@name`` mentions nobody."""
+    text = _flat(text).replace("&", "&amp;").replace("<", "&lt;")
+    text = re.sub(r"([\\`*\[\]|~]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+    return re.sub(r"(?<!\w)@", "&#64;", text)
+
+
+def _table(report: GapReport) -> list[str]:
+    rows = [("metric", "set", "value ± SE", "95 % CI", "n", "m")]
+    for block in blocks(report):
+        metric = f"{prose(block.unit.label)} {code(block.name)}"
+        for line in block.lines:
+            rows.append((metric, prose(line.role), line.value, line.interval, f"{line.n:,}", f"{line.m:,}"))
+            metric = ""
+    rows = [tuple(_cell(text) for text in row) for row in rows]  # type: ignore[misc]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    body = [_row(row, widths) for row in rows]
+    rule = [":" + "-" * (w - 1) if i < 2 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    return [body[0], _row(rule, widths), *body[1:]]
+
+
+def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
+    return f"| {' | '.join(padded)} |"
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"(?<!\\)\|", r"\\|", text)  # also inside code spans
+
+
+def _sets(report: GapReport) -> list[str]:
+    sets = [("reference", report.reference), *((row.role, row.set) for row in report.rows)]
+    lines = [f"- {prose(role)}: {_counts(images)}, {code(images.root)}" for role, images in sets]
+    facts = ", ".join(f"{prose(name)} {code(text)}" for name, text in report.extractor.items())
+    return [*lines, f"- extractor: {facts}"]
+
+
+def _counts(images: SetSummary) -> str:
+    groups = f" in {images.groups:,} groups" if images.groups != images.images else ""
+    return f"{images.images:,} images{groups}"
+
+
+def _licence(row: Mapping[str, str]) -> str:
+    shown = [code(row["key"])] if row.get("key") else []
+    shown += [prose(row[name]) for name in ("licence", "title", "author", "source") if row.get(name)]
+    return ", ".join(shown)
+
+
+def _list(title: str, entries: Sequence[str]) -> list[str]:
+    if not entries:
+        return []
+    more = len(entries) - FIRST
+    rest = [f"- … and {more:,} more in `report.json`"] if more > 0 else []
+    return [f"**{title} ({len(entries):,})**", *(f"- {entry}" for entry in entries[:FIRST]), *rest]
+
+
+def _flat(text: str) -> str:
+    """One line without control characters: a key cannot write its own line, or colours, into a log."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", "\ufffd", text)

@@ -1,0 +1,100 @@
+"""The verdict: a report's first metric in one sentence that a busy reader grasps, and one with the numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+
+from ..gap_report import GapReport, Measurement
+from .table import Block, blocks, percent
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``tone`` is closed, away, unclear or plain; ``headline`` and ``detail`` are plain text."""
+
+    tone: str
+    headline: str
+    detail: str
+
+
+def verdict(report: GapReport) -> Verdict:
+    """The verdict on the first metric of ``report.closed``, or of the set under test when no gap closed is known."""
+    block = next((block for block in blocks(report) if block.get("after") is not None), None)
+    after = None if block is None else block.get("after")
+    if block is None or after is None:
+        return Verdict("unclear", "This report holds no measured set.", "No row with the role 'after' was found.")
+    before, floor = block.get("before"), block.get("floor")
+    detail = _detail(block, before, after, floor)
+    values = [m.value for m in (before, after, floor) if m is not None]
+    if not all(isfinite(value) for value in values):
+        return Verdict("unclear", "The distance could not be measured: a value is not finite.", detail)
+    if before is not None and floor is not None and before.value <= floor.value:
+        headline = "There is no gap to close: the raw set is already as close to the real images as the floor."
+        return Verdict("plain", headline, detail)
+    if before is not None and block.closed is not None and isfinite(block.closed.value):
+        return _on_closed(block.closed, detail)
+    if before is not None:
+        return _on_change(before, after, detail)
+    return _on_distance(block, after, floor, detail)
+
+
+def _on_closed(closed: Measurement, detail: str) -> Verdict:
+    unit = percent(closed)
+    share = unit.with_error(closed)
+    if closed.low is not None and closed.high is not None and closed.low <= 0 <= closed.high:
+        headline = f"Undecided: the stylised set closed {share} of the domain gap, perhaps none."
+        return Verdict("unclear", headline, detail)
+    if closed.value == 0:
+        return Verdict("plain", "The stylised set closed none of the domain gap.", detail)
+    if closed.value < 0:
+        grown = unit.number(-closed.value) + share.removeprefix(unit.number(closed.value))
+        headline = f"The stylised set moved away from the real images: the domain gap grew by {grown}."
+        return Verdict("away", headline, detail)
+    if closed.value >= 1:
+        return Verdict("closed", f"The stylised set closed the whole domain gap: {share}.", detail)
+    return Verdict("closed", f"The stylised set closed {share} of the domain gap.", detail)
+
+
+def _on_change(before: Measurement, after: Measurement, detail: str) -> Verdict:
+    nearer = "closer" if after.value < before.value else "no closer"
+    return Verdict("plain", f"The stylised set is {nearer} to the real images than the raw set.", detail)
+
+
+def _on_distance(block: Block, after: Measurement, floor: Measurement | None, detail: str) -> Verdict:
+    unit = block.unit
+    if floor is None:
+        headline = f"The set measures {unit.with_error(after)} against the real images ({unit.label})."
+        return Verdict("plain", headline, detail)
+    if after.value <= floor.value:
+        return Verdict("plain", "No domain gap: the set is as close to the real images as the floor.", detail)
+    if _overlap(after, floor):
+        headline = "Undecided: the error bars of the set and the floor overlap, so there may be no domain gap."
+        return Verdict("unclear", headline, detail)
+    headline = f"The domain gap is {unit.number(after.value - floor.value)} above the floor ({unit.label})."
+    return Verdict("plain", headline, detail)
+
+
+def _detail(block: Block, before: Measurement | None, after: Measurement, floor: Measurement | None) -> str:
+    unit = block.unit
+    if before is not None:
+        moved = f"went from {unit.with_error(before)} (before) to {unit.with_error(after)} (after)"
+    else:
+        moved = f"is {unit.with_error(after)}"
+    real = "no floor was measured" if floor is None else f"the floor, real against real, is {unit.with_error(floor)}"
+    parts = [f"{unit.label} {moved}; {real}; lower is closer."]
+    if before is not None and floor is not None and _overlap(before, floor):
+        parts.append("The error bars of before and floor overlap, so the gap itself is uncertain.")
+    if block.closed is not None and isfinite(block.closed.value):
+        bounded = block.closed.low is not None and block.closed.high is not None
+        interval = f"95 % interval {percent(block.closed).interval(block.closed)}" if bounded else "no error bar"
+        parts.append(f"Gap closed: {interval}.")
+    if any(m is not None and m.se is not None for m in (before, after, floor)):
+        parts.append("± is one standard error.")
+    return " ".join(parts)
+
+
+def _overlap(a: Measurement, b: Measurement) -> bool:
+    if a.low is None or a.high is None or b.low is None or b.high is None:
+        return False
+    return a.low <= b.high and b.low <= a.high

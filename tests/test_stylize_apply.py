@@ -1,0 +1,108 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from metrics.errors import InputError
+from metrics.images import open_images
+from stylize import apply_style, learn
+from stylize.apply import balanced_plan
+from stylize.styles.bank import StyleBank
+
+
+@pytest.fixture
+def style(folder, picture, tmp_path):
+    photos = folder("photos", {f"{seed}.png": picture(seed, 90, 90) for seed in range(3)})
+    learn(photos, crops=2, size=64).save(tmp_path / "style.safetensors")
+    return tmp_path / "style.safetensors"
+
+
+@pytest.fixture
+def synthetic(folder, picture):
+    images = {f"class{i % 3}/{i}.png": picture(50 + i, 48 + 8 * (i % 2), 64) for i in range(11)}
+    return folder("synthetic", {**images, "class1/broken.png": b"text", "class2/tiny.png": picture(1)[:1, :1]})
+
+
+def tree(root):
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def run(*arguments, **options):
+    return list(apply_style(*arguments, **options))
+
+
+def test_output_mirrors_keys_labels_and_provenance(style, synthetic, tmp_path):
+    steps = run(style, synthetic, tmp_path / "out")
+    assert (steps[-1].done, steps[-1].failed, steps[-1].total) == (11, 2, 13)
+    before, after = open_images(synthetic), open_images(tmp_path / "out")
+    readable = [item for item in before if "broken" not in item.key and "tiny" not in item.key]
+    assert [item.key for item in after] == [item.key for item in readable]
+    assert after.labels == [item.label for item in readable]
+    for source, result in zip(readable, after, strict=True):
+        assert source.read().shape == result.read().shape
+        assert not np.array_equal(source.read(), result.read())
+    row = json.loads((tmp_path / "out/metadata.jsonl").read_text().splitlines()[0])
+    assert row["file_name"] == "class0/0.png" and row["label"] == "class0" and row["source"] == "class0/0.png"
+    assert row["method"] == "patches" and set(row["style"]) == {"key", "photo", "box"}
+    errors = [json.loads(line) for line in (tmp_path / "out/errors.jsonl").read_text().splitlines()]
+    assert [error["key"] for error in errors] == ["class1/broken", "class2/tiny"]
+    assert json.loads((tmp_path / "out/ledger.json").read_text()) == {"schema": 1, "images": []}
+
+
+def test_one_and_four_workers_give_the_same_bytes(style, synthetic, tmp_path):
+    run(style, synthetic, tmp_path / "one", workers=1)
+    run(style, synthetic, tmp_path / "four", workers=4, shard_size=2)
+    assert tree(tmp_path / "one") == tree(tmp_path / "four")
+
+
+def test_styles_are_used_evenly(style, synthetic):
+    plan = balanced_plan(StyleBank.load(style), open_images(synthetic))
+    used = np.bincount(list(plan.values()), minlength=6)
+    assert len(plan) == 11 and used.max() - used.min() <= 1
+
+
+@pytest.mark.parametrize(("format", "kind", "suffix"), [("jpeg", "JPEG", ".jpg"), ("webp", "WEBP", ".webp")])
+def test_lossy_formats(style, synthetic, tmp_path, format, kind, suffix):
+    run(style, synthetic, tmp_path / "out", format=format, quality=80)
+    path = tmp_path / f"out/class0/0{suffix}"
+    with Image.open(path) as image:
+        assert image.format == kind
+    run(style, synthetic, tmp_path / "better", format=format, quality=100)
+    assert (tmp_path / f"better/class0/0{suffix}").stat().st_size > path.stat().st_size
+
+
+def test_every_photo_of_the_style_reaches_the_ledger(tmp_path):
+    learn("assets/photos/learn", crops=1, size=32).save(tmp_path / "style.safetensors")
+    run(tmp_path / "style.safetensors", "assets/photos/tune", tmp_path / "out")
+    ledger = json.loads((tmp_path / "out/ledger.json").read_text())
+    assert {row["file"] for row in ledger["images"]} == {f"learn/{p.name}" for p in open_paths("assets/photos/learn")}
+
+
+def open_paths(root):
+    return [item.path for item in open_images(root)]
+
+
+def test_refusals(style, synthetic, tmp_path):
+    for options, message in [
+        ({"method": "gram"}, "unknown style method 'gram'"),
+        ({"strength": 2}, "strength 2: expected"),
+        ({"format": "bmp"}, "unknown image format 'bmp'"),
+        ({"format": "jpeg", "quality": 0}, "quality 0: expected 1 to 100"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            run(style, synthetic, tmp_path / "out", **options)
+    with pytest.raises(InputError, match="no such style file"):
+        run(tmp_path / "none.safetensors", synthetic, tmp_path / "out")
+    with pytest.raises(InputError, match="lies inside the input folder"):
+        run(style, synthetic, synthetic / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_input_or_strength_is_refused(style, synthetic, tmp_path, picture):
+    run(style, synthetic, tmp_path / "out")
+    with pytest.raises(InputError, match=r"strength = 1.0, and this command says strength = 0.5"):
+        run(style, synthetic, tmp_path / "out", strength=0.5)
+    Image.fromarray(picture(99)).save(synthetic / "class0/new.png")
+    with pytest.raises(InputError, match=r"finished run with images = "):
+        run(style, synthetic, tmp_path / "out")

@@ -1,0 +1,153 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from metrics.errors import InputError
+from metrics.images import sha256
+from metrics.ledger import licences
+from metrics.images import open_images
+from stylize.styles import METHODS
+from stylize.styles.bank import StyleBank, learn, to_batch
+
+
+@pytest.fixture
+def photos(folder, picture):
+    return folder("photos", {f"{name}.png": picture(seed, 90, 120) for seed, name in enumerate(("cat", "tree", "house"))})
+
+
+@pytest.fixture
+def bank(photos):
+    return learn(photos, crops=4, size=64, seed=5)
+
+
+@pytest.fixture
+def images(picture):
+    return torch.cat([to_batch(picture(seed + 20)) for seed in range(6)])
+
+
+KEYS = [f"c{i}/x" for i in range(6)]
+
+
+def test_a_bank_knows_its_sources(bank):
+    assert len(bank) == 12
+    assert bank.sources[0]["key"] == "cat#0" and bank.sources[0]["photo"] == "cat"
+    left, top, side = bank.sources[0]["box"]
+    assert 45 <= side <= 90 and left + side <= 120 and top + side <= 90
+    assert bank.header["unlicensed"] == ["cat", "house", "tree"]
+
+
+def test_save_and_load_keep_everything_and_are_deterministic(bank, photos, tmp_path):
+    bank.save(tmp_path / "a.safetensors")
+    learn(photos, crops=4, size=64, seed=5).save(tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    again = StyleBank.load(tmp_path / "a.safetensors")
+    assert again.sources == bank.sources and again.header == bank.header
+    for method in METHODS:
+        for name, tensor in bank.statistics[method].items():
+            assert torch.equal(again.statistics[method][name], tensor)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_results_do_not_depend_on_batch_or_order(bank, images, method):
+    together = bank.transfer(images, KEYS, method=method)
+    for i in reversed(range(6)):
+        assert torch.equal(bank.transfer(images[i : i + 1], KEYS[i : i + 1], method=method)[0], together[i])
+    assert together.dtype == torch.uint8 and together.shape == images.shape
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_style_crop_stylised_by_itself_is_unchanged(bank, photos, method):
+    crops = open_images(photos).crops(4, 64, seed=5)
+    image = to_batch(crops[2].read())
+    result = bank.transfer(image, ["k"], method=method, plan={"k": 2})
+    assert (result.int() - image.int()).abs().max() <= 1
+
+
+def test_strength_zero_returns_the_content(bank, images):
+    assert torch.equal(bank.transfer(images, KEYS, 0.0), images)
+
+
+def test_without_a_plan_keys_draw_styles_from_the_seed(bank):
+    drawn = [bank.random_style(f"{i}") for i in range(600)]
+    counts = np.bincount(drawn, minlength=12)
+    assert counts.min() > 20 and drawn == [bank.random_style(f"{i}") for i in range(600)]
+
+
+def test_bad_arguments_name_what_was_expected(bank, images):
+    with pytest.raises(InputError, match=r"unknown style method 'patch'. Did you mean 'patches'"):
+        bank.transfer(images, KEYS, method="patch")
+    with pytest.raises(InputError, match=r"strength 1.5: expected 0"):
+        bank.transfer(images, KEYS, 1.5)
+    with pytest.raises(InputError, match=r"strength nan"):
+        bank.transfer(images, KEYS, float("nan"))
+    with pytest.raises(InputError, match=r"expected uint8 \[6,3,H,W\]"):
+        bank.transfer(images.float(), KEYS)
+    with pytest.raises(InputError, match=r"crops = 0"):
+        learn("anywhere", crops=0)
+
+
+def test_unreadable_photos_are_listed_not_fatal(folder, picture):
+    root = folder("some", {"a.png": picture(1, 80, 80), "b.jpg": b"text", "c.png": b""})
+    bank = learn(root, crops=2, size=32)
+    assert len(bank) == 2 and set(bank.header["skipped"]) == {"b", "c"}
+    with pytest.raises(InputError, match=r"none of 1 photos can be read; the first: b: not an image"):
+        learn(folder("none", {"b.jpg": b"text"}))
+
+
+def test_files_that_are_no_bank_are_refused(bank, tmp_path):
+    path = tmp_path / "x.safetensors"
+    with pytest.raises(InputError, match="no such style file"):
+        StyleBank.load(path)
+    path.write_bytes(b"not safetensors at all")
+    with pytest.raises(InputError, match="not a style file"):
+        StyleBank.load(path)
+    save_file({"a": torch.zeros(2)}, path)
+    with pytest.raises(InputError, match="not a style bank"):
+        StyleBank.load(path)
+    bank.save(path)
+    data = path.read_bytes().replace(b'"version":"1"', b'"version":"7"')
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"version 7; this program reads version 1. Learn it again"):
+        StyleBank.load(path)
+
+
+@pytest.mark.parametrize("damage", ["nan", "shape", "missing"])
+def test_damaged_banks_are_refused(bank, tmp_path, damage):
+    from safetensors import safe_open
+
+    path = tmp_path / "x.safetensors"
+    bank.save(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    if damage == "nan":
+        tensors["colour/mean"][0] = float("nan")
+    elif damage == "shape":
+        tensors["colour/mean"] = tensors["colour/mean"][:3].clone()
+    else:
+        del tensors["colour/mean"]
+    save_file(tensors, path, metadata)
+    with pytest.raises(InputError, match=r"damaged style bank.*colour/mean"):
+        StyleBank.load(path)
+
+
+def test_licences_count_only_while_the_digest_holds(photos, picture):
+    entries = [
+        {"file": f"{name}.png", "licence": "CC0-1.0", "author": "me", "source": "here", "sha256": sha256(photos / f"{name}.png")}
+        for name in ("cat", "tree")
+    ]
+    entries[1]["sha256"] = "0" * 64
+    (photos / "ledger.json").write_text(json.dumps({"schema": 1, "images": entries}))
+    found = licences(open_images(photos))
+    assert [row["key"] for row in found.rows] == ["cat"] and found.unlicensed == ("house", "tree")
+    bank = learn(photos, crops=1, size=32)
+    assert [row["author"] for row in bank.header["licences"]] == ["me"]
+
+
+def test_a_broken_ledger_is_an_error(photos):
+    (photos / "ledger.json").write_text("[]")
+    with pytest.raises(InputError, match="not a licence ledger"):
+        learn(photos, crops=1, size=32)
