@@ -1,1 +1,22 @@
 """Measure how far one image set is from another: features, distances with error bars, reports."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .gap import compare as compare
+    from .gap_report import GapReport as GapReport
+    from .images import open_images as open_images
+    from .report import write_report as write_report
+
+__all__ = ["GapReport", "compare", "open_images", "write_report"]
+
+_HOMES = {"compare": ".gap", "GapReport": ".gap_report", "open_images": ".images", "write_report": ".report"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)

@@ -198,7 +198,8 @@ def extract(images: ImageSet, extractor: Extractor, *, batch_size: int = 32, wor
         features = job.result
 
     ``workers`` threads (default: one per core, at most 8) decode and resize ahead of the network, at most
-    ``batch_size + workers`` images. The features do not depend on ``batch_size``, ``workers`` or the order of the set.
+    ``batch_size + workers`` images. ``workers`` does not change the features by a bit; ``batch_size``, the order of the
+    set and torch's own threads change them by float32 rounding only (1e-6 of a feature vector's length).
     An image that cannot be read is left out and listed in ``skipped``.
 
     Raises, while it runs:

@@ -28,9 +28,10 @@ def run(app: typer.Typer, name: str) -> None:
         if debug:
             raise
         _fail(name, str(error))
-    except KeyboardInterrupt:
-        say(f"{name}: interrupted. Finished work is kept: the same command continues.")
-        sys.exit(INTERRUPTED)
+    except SystemExit as ended:  # how Typer ends, after Ctrl-C too
+        if ended.code == INTERRUPTED:
+            say(f"{name}: interrupted. Finished work is kept: the same command continues.")
+        raise
     except OSError as error:
         if debug:
             raise

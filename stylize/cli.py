@@ -125,12 +125,15 @@ def demo(
 ) -> None:
     """Render 300 neural fractals, stylise them with the photos in learn/, and measure the gap to those in judge/."""
     from metrics.gap import compare
+    from metrics.images import open_images
     from metrics.report import to_markdown, write_report
 
     from .apply import apply_style
     from .render import render_patterns
     from .styles.bank import learn as learn_bank
 
+    for part in ("learn", "judge"):
+        open_images(photos / part)  # before any work is spent
     style = out / "style.safetensors"
     patterns, stylised = out / "patterns", out / "stylised"
     options = {"classes": 10, "per_class": 30, "size": 256, "seed": seed, "workers": workers}

@@ -108,7 +108,7 @@ def test_files_that_are_no_bank_are_refused(bank, tmp_path):
     with pytest.raises(InputError, match="not a style bank"):
         StyleBank.load(path)
     bank.save(path)
-    data = path.read_bytes().replace(b'"version":"1"', b'"version":"7"')
+    data = path.read_bytes().replace(b'version\\": 1', b'version\\": 7')
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"version 7; this program reads version 1. Learn it again"):
         StyleBank.load(path)

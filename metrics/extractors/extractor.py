@@ -11,6 +11,7 @@ import torch
 
 from ..errors import InputError
 from .precision import ieee_float32
+from .weights import cause
 
 
 @final
@@ -78,7 +79,7 @@ def check_device(device: str) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"device {device!r} cannot be used here ({str(error).splitlines()[0]}). Try cpu.") from error
+        raise InputError(f"device {device!r} cannot be used here ({cause(error)}). Try cpu.") from error
 
 
 def _fingerprint(network: torch.nn.Module, architecture: str, preprocessing: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d
 from ..errors import InputError
 from ..images import sha256
 from .extractor import Extractor
-from .weights import read_weights
+from .weights import cause, read_weights
 
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 SIDE = 299
@@ -44,7 +44,8 @@ def load(name: str = "inception", *, weights: Path | None = None, device: str = 
         _prepare,
         architecture="torch-fidelity inception-v3-compat 2048",
         preprocessing={
-            "resize": "bilinear, TensorFlow 1 grid, not antialiased, float32, squash",
+            "resize": "bilinear, TensorFlow 1 grid, not antialiased, float32",
+            "crop": "squash 1",
             "size": f"{SIDE}x{SIDE}",
             "normalise": "(x - 128) / 128",
         },
@@ -66,7 +67,7 @@ def _cached_weights() -> Path:
         except (OSError, RuntimeError) as error:
             raise InputError(
                 f"extractor 'inception' needs {path.name}; it is not in {path.parent} and could not be fetched from "
-                f"{URL_INCEPTION_V3} ({str(error).splitlines()[0][:120]}). "
+                f"{URL_INCEPTION_V3} ({cause(error)}). "
                 "Fetch it elsewhere and pass --weights FILE, or use --extractor efficientnet-lite0 (works offline)."
             ) from error
     if sha256(path) != SHA256:
@@ -88,7 +89,7 @@ def _network(path: Path) -> torch.nn.Sequential:
             upstream = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(clean))
         except RuntimeError as error:
             raise InputError(
-                f"{path}: does not fit torch-fidelity's Inception ({str(error).splitlines()[-1].strip()[:120]}). "
+                f"{path}: does not fit torch-fidelity's Inception ({cause(error)}). "
                 f"Expected the tensors of {URL_INCEPTION_V3}."
             ) from error
     *layers, _classifier = upstream.children()

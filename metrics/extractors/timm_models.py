@@ -15,7 +15,7 @@ from timm.models import get_pretrained_cfg
 from ..errors import InputError
 from .extractor import Extractor
 from .preprocess import Preprocess
-from .weights import read_weights
+from .weights import cause, read_weights
 
 LIST = "List them all with: python -c 'import timm; print(*timm.list_models())'"
 OFFLINE = "Offline, pass --weights FILE (.safetensors or .pth), or use --extractor efficientnet-lite0."
@@ -38,9 +38,11 @@ def load(name: str, *, weights: Path | None = None, device: str = "cpu") -> Extr
     elif not config.has_weights:
         raise InputError(f"timm has no pretrained weights for {model!r}. Name a tag that has, or pass --weights FILE.")
     try:
-        network = timm.create_model(model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+        # With its own classifier, because timm checks the tensors' names strictly only then.
+        network = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # the loaders below raise many types: HTTP, cache, format, shape
         raise _loading_failed(name, weights, config, error) from error
+    network.reset_classifier(0)  # type: ignore[operator]
     preprocess = Preprocess.of_timm(network)
     return Extractor(
         name,
@@ -75,9 +77,10 @@ def _config(name: str, model: str) -> Any:
 
 
 def _loading_failed(name: str, weights: Path | None, config: Any, error: Exception) -> InputError:
-    cause = (str(error).splitlines() or [type(error).__name__])[0][:160]
     if weights is not None:
-        return InputError(f"{weights}: does not fit {name} ({cause}). Expected the state_dict of that model.")
+        return InputError(f"{weights}: does not fit {name} ({cause(error)}). Expected the state_dict of that model.")
     source = f"{config.hf_hub_id} on the Hugging Face hub" if config.hf_hub_id else config.url
     cache = constants.HF_HUB_CACHE if config.hf_hub_id else os.fspath(Path(torch.hub.get_dir(), "checkpoints"))
-    return InputError(f"{name} needs its weights from {source}: not in {cache}, and not fetched ({cause}). {OFFLINE}")
+    return InputError(
+        f"{name} needs its weights from {source}: not in {cache}, and not fetched ({cause(error)}). {OFFLINE}"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         ) from error
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"{path}: not a readable weight file ({str(error).splitlines()[0][:120]}). "
+            f"{path}: not a readable weight file ({cause(error)}). "
             "Expected a .safetensors or .pth file; fetch it again."
         ) from error
     if isinstance(content, dict):
@@ -43,5 +44,12 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return content
 
 
+def cause(error: BaseException) -> str:
+    """The first lines of an error's message in one line, or its type where it has none."""
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
 def _torch_load(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():  # about the pickle protocol, of files that are refused next
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True)

@@ -18,7 +18,7 @@ ROLES = ("before", "after", "floor")
 def to_json(report: GapReport) -> str:
     """The report as a JSON document that ends in a newline: same report, same bytes.
 
-    Dataclass fields keep their declared order after ``schema``, mappings are sorted by key, and text is ASCII with
+    ``schema`` comes first, then the dataclass fields as declared; mappings keep their order and text is ASCII with
     escapes. NaN and infinities become null.
 
     Raises:
@@ -59,7 +59,7 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {key: _plain(value[key]) for key in sorted(value)}
+        return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, (tuple, list)):
         return [_plain(entry) for entry in value]
     if isinstance(value, float):

@@ -36,8 +36,8 @@ def code(text: str) -> str:
 
 def prose(text: str) -> str:
     """Untrusted text as a sentence: markup characters are escaped and ``@name`` mentions nobody."""
-    text = _flat(text).replace("&", "&amp;").replace("<", "&lt;")
-    text = re.sub(r"([\\`*\[\]|~]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+    text = _flat(text).strip().replace("&", "&amp;").replace("<", "&lt;")
+    text = re.sub(r"([\\`*\[\]|~]|(?<!\w)_|_(?!\w)|^[#>+=-]|^\d+(?=[.)]))", _escaped, text)
     return re.sub(r"(?<!\w)@", "&#64;", text)
 
 
@@ -88,6 +88,10 @@ def _list(title: str, entries: Sequence[str]) -> list[str]:
     more = len(entries) - FIRST
     rest = [f"- … and {more:,} more in `report.json`"] if more > 0 else []
     return [f"**{title} ({len(entries):,})**", *(f"- {entry}" for entry in entries[:FIRST]), *rest]
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"{found[0]}\\" if found[0].isdigit() else f"\\{found[0]}"  # "1\\. " starts no list
 
 
 def _flat(text: str) -> str:

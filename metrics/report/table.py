@@ -76,9 +76,8 @@ def blocks(report: GapReport) -> list[Block]:
 
 def unit(name: str, measured: Sequence[Measurement]) -> Unit:
     """The unit of one statistic; the digits shown follow the standard errors, or are four figures without them."""
-    kind = name.partition("@")[0]
-    factor = FACTORS.get(kind, 1.0)
-    label = LABELS.get(kind, kind) + (f" × {factor:.0f}" if factor != 1.0 else "")
+    factor = FACTORS.get(name.partition("@")[0], 1.0)
+    label = _label(name) + (f" × {factor:.0f}" if factor != 1.0 else "")
     return Unit(label, factor, _digits(measured, factor))
 
 
@@ -89,12 +88,12 @@ def percent(measured: Measurement) -> Unit:
 
 
 def warnings(report: GapReport) -> list[tuple[str, str]]:
-    """Every warning once: (where it arose, sentence)."""
-    places: dict[str, list[str]] = {}
-    for place, measured in _everything(report):
+    """Every warning once: (where it arose, such as ``FID: before, after``; sentence)."""
+    places: dict[str, list[tuple[str, str]]] = {}
+    for role, measured in _everything(report):
         for sentence in measured.warnings:
-            places.setdefault(sentence, []).append(place)
-    return [(", ".join(dict.fromkeys(where)), sentence) for sentence, where in places.items()]
+            places.setdefault(sentence, []).append((_label(measured.name), role))
+    return [(": ".join(", ".join(dict.fromkeys(part)) for part in zip(*p, strict=True)), s) for s, p in places.items()]
 
 
 def skipped(report: GapReport) -> list[tuple[str, str, str]]:
@@ -110,6 +109,11 @@ def _block(report: GapReport, name: str, closed: Measurement | None) -> Block:
     if closed is not None:
         lines.append(_line("gap closed", percent(closed), closed))
     return Block(name, shown, measured, closed, tuple(lines))
+
+
+def _label(name: str) -> str:
+    kind = name.partition("@")[0]
+    return LABELS.get(kind, kind)
 
 
 def _line(role: str, shown: Unit, measured: Measurement) -> Line:

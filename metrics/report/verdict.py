@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 from ..gap_report import GapReport, Measurement
@@ -48,7 +48,7 @@ def _on_closed(closed: Measurement, detail: str) -> Verdict:
     if closed.value == 0:
         return Verdict("plain", "The stylised set closed none of the domain gap.", detail)
     if closed.value < 0:
-        grown = unit.number(-closed.value) + share.removeprefix(unit.number(closed.value))
+        grown = unit.with_error(replace(closed, value=-closed.value))
         headline = f"The stylised set moved away from the real images: the domain gap grew by {grown}."
         return Verdict("away", headline, detail)
     if closed.value >= 1:
@@ -89,7 +89,7 @@ def _detail(block: Block, before: Measurement | None, after: Measurement, floor:
         bounded = block.closed.low is not None and block.closed.high is not None
         interval = f"95 % interval {percent(block.closed).interval(block.closed)}" if bounded else "no error bar"
         parts.append(f"Gap closed: {interval}.")
-    if any(m is not None and m.se is not None for m in (before, after, floor)):
+    if any(m is not None and m.se is not None for m in (before, after, floor, block.closed)):
         parts.append("± is one standard error.")
     return " ".join(parts)
 

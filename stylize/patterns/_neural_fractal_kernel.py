@@ -12,7 +12,7 @@ real and imaginary parts, and every loop over the lanes of a plane becomes SIMD 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit, types
@@ -40,17 +40,25 @@ C0, C1, C2, C3 = f32(3.99999979), f32(-3.73916842), f32(1.27688251), f32(-0.2193
 
 
 def _compiled(function: F) -> F:
-    return njit(nogil=True, cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+    return cast(F, njit(nogil=True, cache=True, error_model="numpy")(function))
 
 
 def _inlined(function: F) -> F:
-    return njit(nogil=True, cache=True, error_model="numpy", inline="always")(function)  # type: ignore[no-any-return]
+    return cast(F, njit(nogil=True, cache=True, error_model="numpy", inline="always")(function))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def fma(_typing: Any, a: Any, b: Any, c: Any) -> Any:
+def _fma(_typing: Any, _a: Any, _b: Any, _c: Any) -> Any:
     """``a * b + c`` rounded once, on any machine (hardware instruction, or the C library's ``fmaf``)."""
-    return types.float32(types.float32, types.float32, types.float32), lambda _c, builder, _s, args: builder.fma(*args)
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        # LLVM halves the vectors of CPUs with AVX-512 by default; whole ones are 1.4 times as fast here.
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return builder.fma(*args)
+
+    return types.float32(types.float32, types.float32, types.float32), generate
+
+
+fma: Any = intrinsic(_fma)
 
 
 @_inlined
@@ -63,7 +71,7 @@ def _ratio(x: Any) -> Any:
 
 @_compiled
 def tanh_split(h: Any) -> None:
-    """tanh of the real and of the imaginary part, in place: h is [real planes, imaginary planes]."""
+    """Split tanh: of the real and of the imaginary part, in place: h is [real planes, imaginary planes]."""
     for i in range(NEURONS * LANES):
         n, d = _ratio(h[i])
         m, e = _ratio(h[NEURONS * LANES + i])
@@ -135,9 +143,7 @@ def _step(z: Any, h: Any, w: Any, holomorphic: bool) -> bool:
     moved = 0
     a0 = _row(w, OUTPUT_ROW)
     for i in range(LANES):
-        x, y = _neuron(
-            a0, h[i], h[LANES + i], h[2 * LANES + i], h[3 * LANES + i], h[4 * LANES + i], h[5 * LANES + i]
-        )
+        x, y = _neuron(a0, h[i], h[LANES + i], h[2 * LANES + i], h[3 * LANES + i], h[4 * LANES + i], h[5 * LANES + i])
         x2, y2 = fma(x, x, -(y * y)), TWO * x * y  # the square; below: times (x + iy), plus c
         re = fma(x2, x, fma(-y2, y, z[2 * LANES + i]))
         im = fma(x2, y, fma(y2, x, z[3 * LANES + i]))
@@ -186,7 +192,7 @@ def orbits(
         steps: iterations T.
         tau: threshold, float32.
         holomorphic: which tanh.
-        out: ``out[0]`` = share of a pixel's samples with |z_T| <= tau; ``out[1]`` = their mean of |z_T|/(|z_T| + tau).
+        out: ``out[0]`` is the share of a pixel's samples with |z_T| <= tau, ``out[1]`` their mean |z_T|/(|z_T| + tau).
     """
     pixels, per_pixel = out.shape[1], strata * strata
     block = LANES // per_pixel
@@ -203,7 +209,7 @@ def orbits(
             for i in range((pixel - first) * per_pixel, (pixel - first + 1) * per_pixel):
                 modulus = np.sqrt(fma(z[i], z[i], z[LANES + i] * z[LANES + i]))
                 inside += ONE if modulus <= tau else ZERO
-                total += modulus / (modulus + tau)
+                total += ONE - tau / (modulus + tau)  # an overflow of the modulus counts as 1
             out[0, pixel] = inside / f32(per_pixel)
             out[1, pixel] = total / f32(per_pixel)
     return spent

@@ -94,8 +94,8 @@ class StyleBank:
         """Write the bank as safetensors, its header as JSON metadata; the same bank gives the same bytes."""
         tensors = {f"{method}/{name}": t for method, held in self.statistics.items() for name, t in held.items()}
         tensors["descriptors"] = self.descriptors
-        header = json.dumps({**self.header, "sources": list(self.sources)}, sort_keys=True)
-        metadata = {"format": FORMAT, "version": str(VERSION), "header": header}
+        header = {**self.header, "version": VERSION, "sources": list(self.sources)}
+        metadata = {FORMAT: json.dumps(header, sort_keys=True)}  # one entry: safetensors keeps no order of several
         write_atomically(Path(path), save({name: t.contiguous() for name, t in tensors.items()}, metadata))
 
     @staticmethod
@@ -110,9 +110,7 @@ class StyleBank:
             raise InputError(f"{path}: no such style file. Make one with: stylize learn PHOTOS {path}")
         try:
             with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                _check_version(path, metadata)
-                header = json.loads(metadata["header"])
+                header = _checked_header(path, file.metadata() or {})
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, ValueError, KeyError) as error:
             if isinstance(error, InputError):
@@ -201,17 +199,20 @@ def _learn_all(image: torch.Tensor) -> dict[str, torch.Tensor]:
     return {f"{method}/{name}": t for method, held in learnt.items() for name, t in held.items()}
 
 
-def _check_version(path: Path, metadata: Mapping[str, str]) -> None:
-    if metadata.get("format") != FORMAT:
+def _checked_header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    if FORMAT not in metadata:
         raise InputError(
             f"{path}: a safetensors file, but not a style bank. "
             "Expected the output of: stylize learn PHOTOS STYLE.safetensors"
         )
-    if metadata.get("version") != str(VERSION):
+    header: dict[str, Any] = json.loads(metadata[FORMAT])
+    version = header.pop("version", None)
+    if version != VERSION:
         raise InputError(
-            f"{path}: style bank of version {metadata.get('version')}; this program reads version {VERSION}. "
+            f"{path}: style bank of version {version}; this program reads version {VERSION}. "
             f"Learn it again: stylize learn PHOTOS {path}"
         )
+    return header
 
 
 def _assembled(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> StyleBank:

@@ -1,0 +1,115 @@
+"""Both commands as a user types them: exit codes, streams, messages."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from metrics import cli as gap_cli
+from stylize import cli as stylize_cli
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run a command line in this process: ``command("stylize", ...) -> (exit code, stdout, stderr)``."""
+
+    def run(name, *words):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
+        main = stylize_cli.main if name == "stylize" else gap_cli.main
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return run
+
+
+@pytest.fixture
+def photos(folder, picture):
+    return folder("photos", {f"{seed}.png": picture(seed, 90, 90) for seed in range(4)})
+
+
+def test_the_main_job(command, photos, folder, picture, tmp_path):
+    style, out, report = tmp_path / "s.safetensors", tmp_path / "out", tmp_path / "report"
+    synthetic = folder("syn", {f"{i % 2}/{i}.png": picture(40 + i) for i in range(6)})
+    code, stdout, stderr = command("stylize", "learn", photos, style, "--crops", 2, "--size", 64)
+    assert (code, stdout) == (0, f"{style}\n")
+    assert "8 styles from 4 photos" in stderr and "warning: no licence entry for 0, 1, 2 and 1 more" in stderr
+    code, stdout, stderr = command("stylize", "apply", style, synthetic, out, "--workers", 1)
+    assert (code, stdout) == (0, f"{out}\n") and "6 images" in stderr
+    code, stdout, stderr = command("stylize", "apply", style, synthetic, out, "--workers", 1)
+    assert code == 0 and "already complete" in stderr
+    code, stdout, stderr = command(
+        "domain-gap", "compare", out, photos, "--before", synthetic, "--crops", 2, "--metric", "kid", "-o", report
+    )
+    assert code == 0 and stdout.strip() == (report / "report.md").read_text().strip()
+    assert "kid@efficientnet-lite0" in stdout and "report.html" in stderr
+    assert json.loads((report / "report.json").read_text())["config"]["crops"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("stylize", "learn", "{tmp}/none", "{tmp}/s.safetensors"), "no such folder"),
+        (("stylize", "learn", "{photos}", "{tmp}/s.bin"), "expected a file name ending in .safetensors"),
+        (("stylize", "apply", "{tmp}/s.safetensors", "{photos}", "{tmp}/out"), "no such style file"),
+        (("stylize", "render", "neural-fractl", "{tmp}/out"), "Did you mean 'neural-fractal'"),
+        (("stylize", "render", "neural-fractal", "{tmp}/out", "--classes", "0"), "expected at least 1"),
+        (("stylize", "render", "neural-fractal", "{tmp}/out", "--size", "4"), "size 4: expected 16 to 8192"),
+        (("stylize", "demo", "{tmp}/out", "--photos", "{tmp}/none"), "no such folder"),
+        (("domain-gap", "compare", "{photos}", "{tmp}/none", "-o", "{tmp}/r"), "no such folder"),
+        (("domain-gap", "compare", "{photos}", "{photos}", "--extractor", "inceptoin", "-o", "{tmp}/r"), "'inception'"),
+        (("domain-gap", "compare", "{photos}", "{photos}", "--metric", "fdi", "-o", "{tmp}/r"), "unknown metric 'fdi'"),
+        (("domain-gap", "compare", "{photos}", "{photos}", "-o", "{photos}/0.png"), "is a file"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_two(command, photos, tmp_path, words, message):
+    code, stdout, stderr = command(*(word.format(tmp=tmp_path, photos=photos) for word in words))
+    assert code == 2 and stdout == "" and message in stderr
+    assert stderr.count("\n") == 1 and stderr.startswith(f"{words[0]}: ")
+
+
+def test_unknown_flags_are_misuse(command):
+    assert command("stylize", "apply", "--strenght", "1")[0] == 2
+    assert command("domain-gap", "compare")[0] == 2
+
+
+def test_debug_shows_the_traceback(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["stylize", "--debug", "learn", str(tmp_path / "none"), "s.safetensors"])
+    with pytest.raises(ValueError, match="no such folder"):
+        stylize_cli.main()
+
+
+def test_a_crash_is_reported_without_a_traceback(command, photos, monkeypatch):
+    monkeypatch.setattr("stylize.styles.bank.learn", lambda *a, **k: 1 / 0)
+    code, _, stderr = command("stylize", "learn", photos, "s.safetensors")
+    assert code == 2 and "unexpected ZeroDivisionError" in stderr and "--debug" in stderr
+
+
+def test_interrupting_says_how_to_continue(command, photos, monkeypatch):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stylize.styles.bank.learn", stop)
+    code, _, stderr = command("stylize", "learn", photos, "s.safetensors")
+    assert code == 130 and "the same command continues" in stderr
+
+
+@pytest.mark.parametrize("module", ["stylize.cli", "metrics.cli"])
+def test_help_imports_no_torch_and_is_quick(module):
+    script = f"import sys; sys.argv = ['x', '--help']; import {module} as cli\ntry: cli.main()\nexcept SystemExit: pass\n"
+    check = "sys.exit('torch' in sys.modules or 'numba' in sys.modules)"
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", script + check], check=True, capture_output=True)
+    assert time.perf_counter() - start < 5  # about 0.4 s on an idle machine
+
+
+def test_every_command_has_help_with_an_example(command):
+    for name, app in (("stylize", stylize_cli.app), ("domain-gap", gap_cli.app)):
+        for entry in app.registered_commands:
+            text = entry.callback.__doc__
+            assert text, entry.callback
+            if entry.callback.__name__ != "demo":
+                assert f"Example: {name} {entry.callback.__name__}" in text

@@ -1,0 +1,49 @@
+"""The README is true: its commands exist and its Python runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from metrics import cli as gap_cli
+from stylize import cli as stylize_cli
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_python_example_is_short_and_runs(tmp_path, monkeypatch, folder, picture):
+    source = blocks("python")[0]
+    assert len([line for line in source.splitlines() if line.strip()]) < 10
+    folder("patterns", {f"{i % 2}/{i}.png": picture(40 + i) for i in range(4)})
+    folder("photos/learn", {f"{i}.png": picture(i, 90, 90) for i in range(3)})
+    folder("photos/judge", {f"{i}.png": picture(10 + i, 90, 90) for i in range(3)})
+    monkeypatch.chdir(tmp_path)
+    exec(compile(source, str(README), "exec"), {"__name__": "readme"})
+    assert (tmp_path / "report/report.html").is_file()
+
+
+def commands():
+    lines = [line for block in blocks("(?:sh|bash|console)") for line in block.replace("\\\n", " ").splitlines()]
+    words = [shlex.split(line.removeprefix("$ "), comments=True) for line in lines]
+    return [w for w in words if w and w[0] in ("stylize", "domain-gap")]
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_of_the_readme_parses(words):
+    app = typer.main.get_command(stylize_cli.app if words[0] == "stylize" else gap_cli.app)
+    context = app.make_context(words[0], list(words[1:]), resilient_parsing=False)
+    name, command, rest = app.resolve_command(context, context.protected_args + context.args)
+    command.make_context(name, rest, parent=context)
+
+
+def test_files_that_the_readme_names_exist():
+    text = README.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!http|#)([^)]+)\)|<img[^>]* src=\"(?!http)([^\"]+)\"", text):
+        path = README.parent / next(filter(None, target))
+        assert path.exists(), path

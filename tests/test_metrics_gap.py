@@ -1,0 +1,164 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from metrics import gap
+from metrics.errors import InputError
+from metrics.features import FeatureSet
+from metrics.gap import compare
+from metrics.images import ImageSet, open_images
+from metrics.kid import kid
+from metrics.report import from_json, to_json
+
+
+@pytest.fixture
+def features(monkeypatch):
+    """Stands in for the network alone: ``features({"root name": array})``; everything after it is real."""
+    held = {}
+
+    class Work(list):
+        def __init__(self, images):
+            super().__init__([1])
+            values = held[images.root.name]
+            keys = tuple(item.key for item in images)[: len(values)]
+            groups = tuple(item.group for item in images)[: len(values)]
+            self.result = FeatureSet(
+                torch.from_numpy(values), keys, (None,) * len(keys), groups, "net", "f", {}, str(images.root)
+            )
+
+    class Network:
+        name, fingerprint, preprocessing = "net", "f", {}
+
+    monkeypatch.setattr(gap, "extract", lambda images, network, batch_size: Work(images))
+    monkeypatch.setattr(gap, "load_extractor", lambda *a, **k: Network())
+    return held.update
+
+
+def normal(seed, count, shift=0.0, size=6):
+    return np.random.default_rng(seed).normal(shift, 1, (count, size))
+
+
+def images(folder, picture, name, count):
+    return folder(name, {f"{i}.png": picture(0, 16, 16) for i in range(count)})
+
+
+def test_values_are_those_of_the_statistics(folder, picture, features):
+    features({"raw": normal(0, 12, 2), "out": normal(0, 12, 1), "real": normal(1, 10), "photos": normal(2, 8)})
+    roots = {n: images(folder, picture, n, c) for n, c in (("raw", 12), ("out", 12), ("real", 10), ("photos", 8))}
+    report = compare(roots["out"], roots["real"], before=roots["raw"], floor=roots["photos"])
+    r, a, f = (kid(normal(*x), normal(1, 10)).value for x in ((0, 12, 2), (0, 12, 1), (2, 8)))
+    assert [row.role for row in report.rows] == ["before", "after", "floor"]
+    assert report.row("after").measurements[0].value == pytest.approx(a, rel=1e-12)
+    assert report.row("after").measurements[0].name == "kid@net"
+    closed = report.closed[0]
+    assert closed.value == pytest.approx(1 - (a - f) / (r - f), rel=1e-12) and 0 < closed.value < 1
+    assert closed.low < closed.value < closed.high and closed.se > 0
+    assert from_json(to_json(report)) == report
+
+
+def test_gap_closed_error_is_the_jackknife_by_brute_force(folder, picture, features):
+    raw, out, real, photos = normal(0, 9, 2), normal(0, 9, 1), normal(1, 7), normal(2, 6)
+    features({"raw": raw, "out": out, "real": real, "photos": photos})
+    roots = {n: images(folder, picture, n, c) for n, c in (("raw", 9), ("out", 9), ("real", 7), ("photos", 6))}
+    report = compare(roots["out"], roots["real"], before=roots["raw"], floor=roots["photos"], metrics=["kid"])
+
+    def share(raw, out, real, photos):
+        r, a, f = (kid(x, real).value for x in (raw, out, photos))
+        return 1 - (a - f) / (r - f)
+
+    samples = [
+        [share(np.delete(raw, i, 0), np.delete(out, i, 0), real, photos) for i in range(9)],
+        [share(raw, out, np.delete(real, i, 0), photos) for i in range(7)],
+        [share(raw, out, real, np.delete(photos, i, 0)) for i in range(6)],
+    ]
+    variance = sum((len(s) - 1) * np.var(s) for s in samples)
+    assert report.closed[0].se == pytest.approx(math.sqrt(variance), rel=1e-9)
+
+
+def test_pairs_are_matched_by_key_not_by_order(folder, picture, features):
+    raw = normal(0, 12, 2)
+    features({"raw": raw, "out": normal(0, 12, 1)[1:], "real": normal(1, 10)})
+    before = images(folder, picture, "raw", 12)
+    after = images(folder, picture, "out", 12)
+    (after / "0.png").unlink()
+    report = compare(after, images(folder, picture, "real", 10), before=before, metrics=["kid"])
+    assert report.row("before").measurements[0].value == pytest.approx(kid(raw[1:], normal(1, 10)).value)
+    assert "1 images without a partner" in report.row("after").measurements[0].warnings[0]
+
+
+def test_without_a_floor_set_the_reference_is_halved(folder, picture, features):
+    features({"out": normal(0, 12, 1), "real": normal(1, 40)})
+    report = compare(images(folder, picture, "out", 12), images(folder, picture, "real", 40))
+    floor = report.row("floor").measurements[0]
+    assert abs(floor.value) < 0.3 * report.row("after").measurements[0].value
+    assert floor.low < floor.value < floor.high and "20 random halvings" in floor.warnings[0]
+    again = compare(images(folder, picture, "out", 12), images(folder, picture, "real", 40))
+    assert again == report and not report.closed
+
+
+def test_crops_count_photos_as_the_independent_units(folder, picture, features):
+    features({"out": normal(0, 12, 1), "real": normal(1, 40)})
+    report = compare(images(folder, picture, "out", 12), images(folder, picture, "real", 10), crops=4)
+    assert (report.reference.images, report.reference.groups) == (40, 10)
+    assert report.config["crop size"] == 16
+
+
+def test_no_gap_to_close_is_said(folder, picture, features):
+    features({"raw": normal(1, 10), "out": normal(0, 10, 1), "real": normal(1, 10), "photos": normal(2, 10, 3)})
+    roots = {n: images(folder, picture, n, 10) for n in ("raw", "out", "real", "photos")}
+    report = compare(roots["out"], roots["real"], before=roots["raw"], floor=roots["photos"])
+    assert math.isnan(report.closed[0].value) and "no gap to close" in report.closed[0].warnings[0]
+
+
+def test_examples_pair_content_style_and_result(folder, picture, features):
+    row = '{"file_name": "0.png", "style": {"key": "cat#1", "photo": "cat", "box": [1, 2, 8]}}'
+    features({"raw": normal(0, 3, 2), "out": normal(0, 3, 1), "real": normal(1, 10), "photos": normal(2, 2)})
+    raw, out = images(folder, picture, "raw", 3), images(folder, picture, "out", 3)
+    (out / "metadata.jsonl").write_text(row)
+    photos = folder("photos", {"cat.png": picture(0, 16, 16), "dog.png": picture(1, 16, 16)})
+    report = compare(out, images(folder, picture, "real", 10), before=raw, floor=photos)
+    first = report.examples[0]
+    assert (first.content, first.style, first.result) == (str(raw / "0.png"), str(photos / "cat.png"), str(out / "0.png"))
+    assert first.style_box == (1, 2, 8) and report.examples[1].style is None
+
+
+def test_refusals(folder, picture, features, tmp_path):
+    features({"out": normal(0, 3), "real": normal(1, 3), "one": normal(0, 1)})
+    out, real = images(folder, picture, "out", 3), images(folder, picture, "real", 3)
+    with pytest.raises(InputError, match=r"unknown metric 'kidd'. Did you mean 'kid'"):
+        compare(out, real, metrics=["kidd"])
+    with pytest.raises(InputError, match="no metric named"):
+        compare(out, real, metrics=[])
+    with pytest.raises(InputError, match="cannot be halved"):
+        compare(out, real)
+    with pytest.raises(InputError, match="no such folder"):
+        compare(out, tmp_path / "none")
+    with pytest.raises(InputError, match=r"1 readable image, and at least 2 are needed"):
+        compare(images(folder, picture, "one", 1), real)
+
+
+def test_end_to_end_with_a_real_network(folder, picture):
+    """Photos of another kind are farther away than photos of the same kind, and skipped files are reported."""
+    near = folder("near", {**{f"{i}.png": picture(100 + i) for i in range(12)}, "bad.png": b"text"})
+    rng = np.random.default_rng(0)
+    far = folder("far", {f"{i}.png": rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for i in range(12)})
+    real = folder("real", {f"{i}.png": picture(i) for i in range(12)})
+    seen = []
+
+    def watch(steps, what):
+        seen.append(what)
+        return steps
+
+    report = compare(near, real, before=far, metrics=["kid"], batch_size=5, watch=watch)
+    assert report.row("after").measurements[0].value < 0.2 * report.row("before").measurements[0].value
+    assert report.row("after").set.skipped == (("bad", "not an image that can be decoded"),)
+    assert report.extractor["name"] == "efficientnet-lite0" and len(seen) == 3
+
+
+def test_image_sets_can_be_passed(folder, picture, features):
+    features({"out": normal(0, 12, 1), "real": normal(1, 40)})
+    out, real = images(folder, picture, "out", 12), images(folder, picture, "real", 40)
+    subset = ImageSet(real, open_images(real).items)
+    assert compare(open_images(out), subset) == compare(out, real)
