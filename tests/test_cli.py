@@ -99,7 +99,9 @@ def test_interrupting_says_how_to_continue(command, photos, monkeypatch):
 
 @pytest.mark.parametrize("module", ["stylize.cli", "metrics.cli"])
 def test_help_imports_no_torch_and_is_quick(module):
-    script = f"import sys; sys.argv = ['x', '--help']; import {module} as cli\ntry: cli.main()\nexcept SystemExit: pass\n"
+    script = (
+        f"import sys; sys.argv = ['x', '--help']; import {module} as cli\ntry: cli.main()\nexcept SystemExit: pass\n"
+    )
     check = "sys.exit('torch' in sys.modules or 'numba' in sys.modules)"
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", script + check], check=True, capture_output=True)

@@ -37,9 +37,9 @@ def commands():
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_every_command_of_the_readme_parses(words):
     app = typer.main.get_command(stylize_cli.app if words[0] == "stylize" else gap_cli.app)
-    context = app.make_context(words[0], list(words[1:]), resilient_parsing=False)
-    name, command, rest = app.resolve_command(context, context.protected_args + context.args)
-    command.make_context(name, rest, parent=context)
+    context = app.make_context(words[0], [words[1]])
+    name, command, _ = app.resolve_command(context, list(words[1:]))
+    command.make_context(name, list(words[2:]), parent=context)
 
 
 def test_files_that_the_readme_names_exist():

@@ -120,7 +120,11 @@ def test_examples_pair_content_style_and_result(folder, picture, features):
     photos = folder("photos", {"cat.png": picture(0, 16, 16), "dog.png": picture(1, 16, 16)})
     report = compare(out, images(folder, picture, "real", 10), before=raw, floor=photos)
     first = report.examples[0]
-    assert (first.content, first.style, first.result) == (str(raw / "0.png"), str(photos / "cat.png"), str(out / "0.png"))
+    assert (first.content, first.style, first.result) == (
+        str(raw / "0.png"),
+        str(photos / "cat.png"),
+        str(out / "0.png"),
+    )
     assert first.style_box == (1, 2, 8) and report.examples[1].style is None
 
 

@@ -44,7 +44,7 @@ def test_output_mirrors_keys_labels_and_provenance(style, synthetic, tmp_path):
         assert not np.array_equal(source.read(), result.read())
     row = json.loads((tmp_path / "out/metadata.jsonl").read_text().splitlines()[0])
     assert row["file_name"] == "class0/0.png" and row["label"] == "class0" and row["source"] == "class0/0.png"
-    assert row["method"] == "patches" and set(row["style"]) == {"key", "photo", "box"}
+    assert row["method"] == "texture" and set(row["style"]) == {"key", "photo", "box"}
     errors = [json.loads(line) for line in (tmp_path / "out/errors.jsonl").read_text().splitlines()]
     assert [error["key"] for error in errors] == ["class1/broken", "class2/tiny"]
     assert json.loads((tmp_path / "out/ledger.json").read_text()) == {"schema": 1, "images": []}

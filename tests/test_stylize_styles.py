@@ -5,9 +5,9 @@ import ot
 import pytest
 import torch
 
-from stylize.styles import METHODS, assignment, colour, patches
+from stylize.styles import METHODS, assignment, colour, patches, texture
 from stylize.styles.gamut import soft_gamut
-from stylize.styles.gaussian_transport import QUANTISATION, mccann, square_root, transport_map
+from stylize.styles.gaussian_transport import QUANTISATION, square_root, transport
 
 
 def covariance(seed, size=5, count=200):
@@ -29,13 +29,13 @@ def test_map_is_that_of_pot():
     expected, _ = ot.gaussian.bures_wasserstein_mapping(
         np.zeros(5), np.zeros(5), source.numpy() + QUANTISATION * np.eye(5), target.numpy() + QUANTISATION * np.eye(5)
     )
-    ours = transport_map(source, target, ridge=0, gain=1e9)
+    ours = transport(source, target, ridge=0, gain=1e9).linear
     np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-7, atol=1e-9)
 
 
 def test_map_moves_source_to_target_and_is_symmetric_positive():
     source, target = covariance(0), covariance(1)
-    linear = transport_map(source, target, ridge=0, gain=1e9)
+    linear = transport(source, target, ridge=0, gain=1e9).linear
     torch.testing.assert_close(linear @ source @ linear, target, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(linear, linear.mT)
     assert torch.linalg.eigvalsh(linear).min() > 0
@@ -44,25 +44,45 @@ def test_map_moves_source_to_target_and_is_symmetric_positive():
 def test_map_of_equal_covariances_is_the_identity():
     for scale in (1e-6, 1.0):
         same = covariance(2, 27) * scale
-        torch.testing.assert_close(transport_map(same, same), torch.eye(27, dtype=torch.float64), rtol=0, atol=1e-9)
+        torch.testing.assert_close(transport(same, same).linear, torch.eye(27, dtype=torch.float64), rtol=0, atol=1e-9)
 
 
 def test_map_is_equivariant_to_rotations():
     source, target = covariance(0), covariance(1)
     rotation = torch.linalg.qr(covariance(7)).Q
-    turned = transport_map(rotation @ source @ rotation.T, rotation @ target @ rotation.T)
-    torch.testing.assert_close(turned, rotation @ transport_map(source, target) @ rotation.T)
+    turned = transport(rotation @ source @ rotation.T, rotation @ target @ rotation.T).linear
+    torch.testing.assert_close(turned, rotation @ transport(source, target).linear @ rotation.T)
 
 
 def test_gain_bounds_every_stretch_of_flat_content():
-    values = torch.linalg.eigvalsh(transport_map(torch.zeros(5, 5), covariance(1), gain=5))
+    values = torch.linalg.eigvalsh(transport(torch.zeros(5, 5), covariance(1), gain=5).linear)
     assert values.max() <= 5 + 1e-9 and values.min() >= 0.2 - 1e-9
 
 
-def test_mccann_path_ends():
-    linear = transport_map(covariance(0), covariance(1))
-    torch.testing.assert_close(mccann(linear, 1.0), linear)
-    torch.testing.assert_close(mccann(linear, 0.0), torch.eye(5, dtype=torch.float64))
+def test_strength_walks_the_geodesic_of_pot():
+    source, target = covariance(0), covariance(1)
+    for strength in (0.0, 0.3, 1.0):
+        step = transport(source, target, strength, ridge=0, gain=1e9)
+        reached = step.linear @ source @ step.linear
+        zeros, weights = np.zeros((2, 5)), np.array([1 - strength, strength])
+        both = np.stack([source.numpy(), target.numpy()])
+        _, expected = ot.gaussian.bures_wasserstein_barycenter(zeros, both, weights, eps=1e-12)
+        np.testing.assert_allclose(reached.numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.4, 1.0])
+def test_map_and_missing_part_add_up_to_the_target(strength):
+    source, target = covariance(0), covariance(1)
+    source[0], source[:, 0] = 0, 0  # a direction in which the content is flat
+    full = transport(source, target, strength, ridge=0, gain=1e9)
+    step = transport(source, target, strength, ridge=0, gain=2)
+    regular = source + QUANTISATION * torch.eye(5)
+    wanted = full.linear @ regular @ full.linear
+    reached = step.linear @ regular @ step.linear
+    completed = reached + step.missing @ step.missing
+    assert torch.linalg.norm(completed - wanted) <= 0.5 * torch.linalg.norm(reached - wanted) + 1e-12
+    assert torch.linalg.eigvalsh(completed - wanted).min() > -1e-6  # nothing is missing, up to conditioning
+    assert transport(source, source, strength, gain=2).missing.abs().max() < 1e-5
 
 
 def test_square_root():
@@ -72,7 +92,8 @@ def test_square_root():
 
 # --- methods: one contract ------------------------------------------------------------------------------------------
 
-MODULES = {"colour": colour, "patches": patches}
+MODULES = {"colour": colour, "patches": patches, "texture": texture}
+LEARN = {"colour": colour.learn, "patches": patches.learn}
 
 
 def test_every_registered_method_is_tested_here():
@@ -86,46 +107,52 @@ def method(request):
 
 def test_style_equal_to_content_is_the_identity(method, picture):
     images = batch(picture(1), picture(2))
-    torch.testing.assert_close(method.transfer(images, method.learn(images), 1.0), images, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        method.transfer(images, LEARN[method.STATISTICS](images), 1.0, [1, 2]), images, rtol=0, atol=1e-4
+    )
 
 
 def test_strength_zero_is_the_identity(method, picture):
     images = batch(picture(1))
-    style = method.learn(batch(picture(5)))
-    torch.testing.assert_close(method.transfer(images, style, 0.0), images, rtol=0, atol=1e-5)
+    style = LEARN[method.STATISTICS](batch(picture(5)))
+    torch.testing.assert_close(method.transfer(images, style, 0.0, [3]), images, rtol=0, atol=1e-5)
 
 
 def test_strength_moves_steadily(method, picture):
-    images, style = batch(picture(1)), method.learn(batch(picture(5)))
-    moved = [float((method.transfer(images, style, a) - images).abs().mean()) for a in (0, 0.25, 0.5, 0.75, 1)]
+    images, style = batch(picture(1)), LEARN[method.STATISTICS](batch(picture(5)))
+    moved = [float((method.transfer(images, style, a, [3]) - images).abs().mean()) for a in (0, 0.25, 0.5, 0.75, 1)]
     assert all(b > a for a, b in itertools.pairwise(moved))
 
 
 def test_result_does_not_depend_on_the_batch(method, picture):
     images = batch(*(picture(seed) for seed in range(5)))
-    style = method.learn(images.flip(0))
-    together = method.transfer(images, style, 1.0)
+    style = LEARN[method.STATISTICS](images.flip(0))
+    together = method.transfer(images, style, 1.0, range(5))
     for i in range(5):
-        alone = method.transfer(images[i : i + 1], {name: t[i : i + 1] for name, t in style.items()}, 1.0)
+        alone = method.transfer(images[i : i + 1], {name: t[i : i + 1] for name, t in style.items()}, 1.0, [i])
         assert torch.equal(alone[0], together[i])
-        own = method.learn(images[i : i + 1])
-        assert all(torch.equal(own[name][0], t[i]) for name, t in method.learn(images).items())
+        own = LEARN[method.STATISTICS](images[i : i + 1])
+        assert all(torch.equal(own[name][0], t[i]) for name, t in LEARN[method.STATISTICS](images).items())
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 40), (33, 17), (64, 96)])
 def test_any_size_stays_finite(method, shape, picture):
     images = batch(picture(1, *shape))
-    result = method.transfer(images, method.learn(batch(picture(5, 50, 50))), 1.0)
+    result = method.transfer(images, LEARN[method.STATISTICS](batch(picture(5, 50, 50))), 1.0, [1])
     assert result.shape == images.shape and torch.isfinite(result).all()
 
 
-def test_flat_and_binary_content_stays_finite_and_flat(method, picture):
-    style = method.learn(batch(picture(5)))
-    flat = torch.full((1, 3, 64, 64), 0.5)
-    result = method.transfer(flat, style, 1.0)
-    torch.testing.assert_close(result, result[..., :1, :1].expand_as(result), rtol=0, atol=1e-4)  # no stripes, no noise
+def test_binary_content_stays_finite(method, picture):
+    style = LEARN[method.STATISTICS](batch(picture(5)))
     binary = (batch(picture(3)).mean(1, keepdim=True) > 0.5).float().expand(-1, 3, -1, -1)
-    assert torch.isfinite(method.transfer(binary, style, 1.0)).all()
+    assert torch.isfinite(method.transfer(binary, style, 1.0, [1])).all()
+
+
+@pytest.mark.parametrize("module", [colour, patches])
+def test_a_map_leaves_flat_content_flat(module, picture):
+    flat = torch.full((1, 3, 64, 64), 0.5)
+    result = module.transfer(flat, module.learn(batch(picture(5))), 1.0, [1])
+    torch.testing.assert_close(result, result[..., :1, :1].expand_as(result), rtol=0, atol=1e-4)  # no stripes, no noise
 
 
 # --- colour ---------------------------------------------------------------------------------------------------------
@@ -133,7 +160,7 @@ def test_flat_and_binary_content_stays_finite_and_flat(method, picture):
 
 def test_colour_reaches_the_target_mean_and_covariance(picture):
     images, style = batch(picture(1)), colour.learn(batch(picture(5)))
-    reached = colour.learn(colour.transfer(images, style, 1.0))
+    reached = colour.learn(colour.transfer(images, style, 1.0, [0]))
     torch.testing.assert_close(reached["mean"], style["mean"], rtol=0, atol=1e-5)
     torch.testing.assert_close(reached["covariance"], style["covariance"], rtol=0.01, atol=1e-4)
 
@@ -142,7 +169,7 @@ def test_colour_is_the_linear_map_of_pot(picture):
     content, style = batch(picture(1)), batch(picture(5))
     points = [image.flatten(2)[0].T.double().numpy() for image in (content, style)]
     expected = ot.da.LinearTransport(reg=QUANTISATION).fit(Xs=points[0], Xt=points[1]).transform(points[0])
-    ours = colour.transfer(content, colour.learn(style), 1.0).flatten(2)[0].T
+    ours = colour.transfer(content, colour.learn(style), 1.0, [0]).flatten(2)[0].T
     np.testing.assert_allclose(ours.numpy(), expected, atol=2e-3)
 
 
@@ -179,7 +206,7 @@ def test_patch_covariances_come_closer_to_the_style(picture):
     style = patches.learn(rough)
     content = batch(picture(7, 128, 128)) * 0.6 + 0.02 * torch.from_numpy(rng.random((1, 3, 128, 128))).float()
     before = patches.learn(content)
-    after = patches.learn(patches.transfer(content, style, 1.0))
+    after = patches.learn(patches.transfer(content, style, 1.0, [0]))
     for factor in patches.LEVELS:
         name = f"covariance/{factor}"
 
@@ -187,6 +214,32 @@ def test_patch_covariances_come_closer_to_the_style(picture):
             return float(torch.linalg.norm(held[name] - style[name]) / torch.linalg.norm(style[name]))
 
         assert distance(after) < 0.5 * distance(before), name
+
+
+# --- texture --------------------------------------------------------------------------------------------------------
+
+
+def rough(picture, seed):
+    noise = np.random.default_rng(seed).normal(0, 25, (128, 128, 3))
+    return batch(np.clip(picture(seed, 128, 128) + noise, 0, 255).astype(np.uint8))
+
+
+def covariance_error(images, style, factor):
+    own, wanted = patches.learn(images)[f"covariance/{factor}"], style[f"covariance/{factor}"]
+    return float(torch.linalg.norm(own - wanted) / torch.linalg.norm(wanted))
+
+
+@pytest.mark.parametrize("factor", patches.LEVELS)
+def test_texture_gives_even_flat_content_the_patch_covariance(picture, factor):
+    flat, style = torch.full((1, 3, 128, 128), 0.5), patches.learn(rough(picture, 5))
+    assert covariance_error(patches.transfer(flat, style, 1.0, [1]), style, factor) > 0.9
+    assert covariance_error(texture.transfer(flat, style, 1.0, [1]), style, factor) < 0.45
+
+
+def test_texture_comes_from_the_seed_alone(picture):
+    image, style = batch(picture(1)), patches.learn(rough(picture, 5))
+    first, again, other = (texture.transfer(image, style, 1.0, [seed]) for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
 
 
 # --- gamut ----------------------------------------------------------------------------------------------------------

@@ -42,13 +42,13 @@ def prose(text: str) -> str:
 
 
 def _table(report: GapReport) -> list[str]:
-    rows = [("metric", "set", "value ± SE", "95 % CI", "n", "m")]
+    rows = [["metric", "set", "value ± SE", "95 % CI", "n", "m"]]
     for block in blocks(report):
         metric = f"{prose(block.unit.label)} {code(block.name)}"
         for line in block.lines:
-            rows.append((metric, prose(line.role), line.value, line.interval, f"{line.n:,}", f"{line.m:,}"))
+            cells = (metric, prose(line.role), line.value, line.interval, f"{line.n:,}", f"{line.m:,}")
+            rows.append([_cell(text) for text in cells])
             metric = ""
-    rows = [tuple(_cell(text) for text in row) for row in rows]  # type: ignore[misc]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     body = [_row(row, widths) for row in rows]
     rule = [":" + "-" * (w - 1) if i < 2 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]

@@ -3,8 +3,8 @@
 Recurrence, network shape and Monte-Carlo coverage follow what is published of "Stylized Structural Patterns for
 Improved Neural Network Pre-training" (arXiv 2506.19465): z_0 = 0, g = six hidden layers of three complex tanh neurons,
 output cubed; a pixel holds the share of its area with |z_T| <= tau. Weights and biases are N(0,1) + j N(0,1), as in the
-earlier package nfractal. The paper's abstract names a dynamic threshold without its constants; ours, and every other
-number below, is our own choice:
+earlier package nfractal. A threshold that adapts to each network is described without its constants, so our rule for
+it and everything below is our own choice:
 
 - tau is the modulus below which a drawn share (``fill``) of a 64 x 64 probe of the very window lies, so that the
   pattern never depends on the scale of g's output, which spans two orders of magnitude between networks;
@@ -133,7 +133,7 @@ def _numbers(name: str, values: Any, count: int, least: float, most: float) -> N
     """Check ``count`` finite numbers from ``least`` to ``most``."""
     if not isinstance(values, tuple) or len(values) != count:
         got = f"{len(values)} of them" if isinstance(values, tuple) else type(values).__name__
-        raise InputError(f"{name}: expected {int(count)} numbers; got {got}.")
+        raise InputError(f"{name}: expected {count} numbers; got {got}.")
     for value in values:
         if type(value) not in (int, float) or not least <= value <= most:  # NaN compares false
             raise InputError(f"{name} holds {value!r}; expected finite numbers from {least:g} to {most:g}.")

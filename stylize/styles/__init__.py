@@ -1,11 +1,12 @@
 """Real statistics: learn them from photos, transfer them onto images. One method per file.
 
-A method is a module with ``learn(float32 [N,3,H,W]) -> {name: [N, ...]}`` and
-``transfer(float32 [N,3,H,W], {name: [N, ...]}, strength) -> float32 [N,3,H,W]``.
+A method is a module with ``transfer(float32 [N,3,H,W], {name: [N, ...]}, strength, seeds) -> float32 [N,3,H,W]`` and
+the name of the module, often itself, whose ``learn(float32 [N,3,H,W]) -> {name: [N, ...]}`` it takes its STATISTICS from.
 """
 
 METHODS = {
     "colour": "Monge-Kantorovich map of the colour distribution: fastest, touches no texture",
-    "patches": "affine optimal transport of 3x3 patches at three scales: colour and texture",
+    "patches": "affine optimal transport of 3x3 patches at three scales: stretches what is there",
+    "texture": "patches, and a synthesised Gaussian texture where the content has no detail to stretch",
 }
-DEFAULT_METHOD = "patches"
+DEFAULT_METHOD = "texture"

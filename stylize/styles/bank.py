@@ -22,7 +22,7 @@ from metrics.registry import unknown
 from metrics.seed import seed_for
 
 from ..job import write_atomically
-from . import METHODS
+from . import DEFAULT_METHOD, METHODS
 from .assignment import descriptor
 from .gamut import soft_gamut
 
@@ -34,7 +34,7 @@ SIZE = 256
 
 @dataclass(frozen=True)
 class StyleBank:
-    """M styles: where each comes from, its descriptor ``float32 [M,D]`` and every method's statistics ``[M,...]``.
+    """M styles: where each comes from, its descriptor ``float32 [M,D]`` and the methods' statistics ``[M,...]``.
 
     ``sources[i]`` holds ``key`` (``photo#crop``), ``photo`` and ``box`` (left, top, side in pixels of the photo).
     ``header`` holds the learning configuration, ``licences`` (ledger rows), ``unlicensed`` (photos without one) and
@@ -55,7 +55,7 @@ class StyleBank:
         keys: Sequence[str],
         strength: float = 1.0,
         *,
-        method: str = "patches",
+        method: str = DEFAULT_METHOD,
         plan: Mapping[str, int] | None = None,
     ) -> torch.Tensor:
         """Give every image the statistics of one style.
@@ -81,9 +81,11 @@ class StyleBank:
                 f"expected uint8 [{len(keys)},3,H,W] images, one per key; got {images.dtype} {list(images.shape)}."
             )
         chosen = torch.tensor([self.random_style(key) if plan is None else plan[key] for key in keys])
-        style = {name: values[chosen].to(images.device) for name, values in self.statistics[method].items()}
+        learnt = self.statistics[_module(method).STATISTICS]
+        style = {name: values[chosen].to(images.device) for name, values in learnt.items()}
+        seeds = [seed_for(int(self.header["seed"]), method, key) for key in keys]
         content = images.float() / 255
-        result = soft_gamut(content, _module(method).transfer(content, style, strength))
+        result = soft_gamut(content, _module(method).transfer(content, style, strength, seeds))
         return (result * 255).round().to(torch.uint8)
 
     def random_style(self, key: str) -> int:
@@ -195,8 +197,12 @@ def _module(method: str) -> ModuleType:
 
 
 def _learn_all(image: torch.Tensor) -> dict[str, torch.Tensor]:
-    learnt = {method: _module(method).learn(image) for method in METHODS}
-    return {f"{method}/{name}": t for method, held in learnt.items() for name, t in held.items()}
+    learnt = {name: _module(name).learn(image) for name in _statistics()}
+    return {f"{group}/{name}": t for group, held in learnt.items() for name, t in held.items()}
+
+
+def _statistics() -> list[str]:
+    return sorted({_module(method).STATISTICS for method in METHODS})
 
 
 def _checked_header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -225,7 +231,7 @@ def _assembled(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tens
         if not torch.isfinite(tensors[name]).all():
             raise InputError(f"{path}: damaged style bank: {name!r} holds values that are not finite. Learn it again.")
     statistics = {
-        method: {name.split("/", 1)[1]: t for name, t in tensors.items() if name.startswith(f"{method}/")}
-        for method in METHODS
+        group: {name.split("/", 1)[1]: t for name, t in tensors.items() if name.startswith(f"{group}/")}
+        for group in _statistics()
     }
     return StyleBank(tuple(sources), tensors["descriptors"], statistics, header)

@@ -6,11 +6,15 @@ Per image y = A(x − m_x) + m_s with the 3×3 map A of :mod:`.gaussian_transpor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
-from .gaussian_transport import mccann, transport_map
+from .gaussian_transport import transport
 
 Statistics = dict[str, torch.Tensor]
+
+STATISTICS = "colour"
 
 
 def learn(images: torch.Tensor) -> Statistics:
@@ -28,19 +32,20 @@ def learn(images: torch.Tensor) -> Statistics:
     return {"mean": mean, "covariance": centred @ centred.mT / colours.shape[-1]}
 
 
-def transfer(images: torch.Tensor, style: Statistics, strength: float) -> torch.Tensor:
+def transfer(images: torch.Tensor, style: Statistics, strength: float, seeds: Sequence[int]) -> torch.Tensor:
     """Give every image the colour mean and covariance of its style.
 
     Args:
         images: ``float32 [N,3,H,W]`` in [0, 1].
         style: what :func:`learn` returns, one row per image.
         strength: position on the McCann path, 0 (content) to 1 (style).
+        seeds: one per image; nothing is drawn here.
 
     Returns:
         ``float32 [N,3,H,W]``; may leave [0, 1].
     """
     own = learn(images)
-    linear = mccann(transport_map(own["covariance"], style["covariance"]), strength)
+    linear = transport(own["covariance"], style["covariance"], strength).linear
     mean = torch.lerp(own["mean"], style["mean"], strength)
     shift = mean - (linear @ own["mean"][..., None])[..., 0]
     mapped = linear.float() @ images.flatten(2) + shift.float()[..., None]

@@ -9,13 +9,16 @@ semi-discrete patch transport (Galerne, Leclaire & Rabin 2018; Houdard et al. 20
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 
-from .gaussian_transport import mccann, transport_map
+from .gaussian_transport import Transport, transport
 
 Statistics = dict[str, torch.Tensor]
 
+STATISTICS = "patches"
 PATCH = 3
 LEVELS = (4, 2, 1)  # reduction factors, coarse to fine
 GAIN = 5.0
@@ -37,22 +40,36 @@ def learn(images: torch.Tensor) -> Statistics:
     return style
 
 
-def transfer(images: torch.Tensor, style: Statistics, strength: float) -> torch.Tensor:
+def transfer(images: torch.Tensor, style: Statistics, strength: float, seeds: Sequence[int]) -> torch.Tensor:
     """Give every image the patch statistics of its style, level by level.
 
     Args:
         images: ``float32 [N,3,H,W]`` in [0, 1].
         style: what :func:`learn` returns, one row per image.
         strength: position on the McCann path, 0 (content) to 1 (style).
+        seeds: one per image; nothing is drawn here.
 
     Returns:
         ``float32 [N,3,H,W]``; may leave [0, 1].
     """
+    return by_level(images, style, strength, GAIN, lambda moved, step, factor: moved)
+
+
+def by_level(
+    images: torch.Tensor,
+    style: Statistics,
+    strength: float,
+    gain: float,
+    finish: Callable[[torch.Tensor, Transport, int], torch.Tensor],
+) -> torch.Tensor:
+    """Move the patches of each pyramid level, coarse to fine; ``finish(moved, step, factor)`` completes a level."""
     result = images
     for factor in LEVELS:
         level = reduced(result, factor)
-        moved = _move(level, style[f"mean/{factor}"], style[f"covariance/{factor}"], strength)
-        result = result + _enlarged(moved - level, images.shape[-2:])
+        own_mean, own_covariance = patch_statistics(level)
+        step = transport(own_covariance, style[f"covariance/{factor}"], strength, gain=gain)
+        moved = _move(level, step.linear, own_mean, torch.lerp(own_mean, style[f"mean/{factor}"], strength))
+        result = result + _enlarged(finish(moved, step, factor) - level, images.shape[-2:])
     return result
 
 
@@ -78,11 +95,8 @@ def _enlarged(images: torch.Tensor, size: torch.Size) -> torch.Tensor:
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
 
-def _move(images: torch.Tensor, mean: torch.Tensor, covariance: torch.Tensor, strength: float) -> torch.Tensor:
-    own_mean, own_covariance = patch_statistics(images)
-    linear = mccann(transport_map(own_covariance, covariance, gain=GAIN), strength)
-    target = torch.lerp(own_mean, mean, strength)
-    shift = (target - (linear @ own_mean[..., None])[..., 0]).view(-1, 3, PATCH * PATCH).mean(-1)
+def _move(images: torch.Tensor, linear: torch.Tensor, mean: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    shift = (target - (linear @ mean[..., None])[..., 0]).view(-1, 3, PATCH * PATCH).mean(-1)
     filters, shift = overlap_filters(linear).float(), shift.float()
     padded = _padded(images, PATCH - 1)
     # One convolution per image: faster than a grouped one, and the sums do not depend on the batch size.
