@@ -127,6 +127,7 @@ def compare(
             "python": platform.python_version(),
         },
         licences=tuple(row for part in held for row in part.rows),
+        unlicensed=tuple(key for part in held for key in part.unlicensed),
         examples=_examples(sets, features["after"]),
     )
 

@@ -40,7 +40,7 @@ class SetSummary:
 
 @dataclass(frozen=True)
 class Row:
-    """One set against the reference. ``role``: 'before' (raw), 'after' (the set under test) or 'floor' (real-vs-real)."""
+    """One set against the reference; ``role`` is 'before' (raw), 'after' (under test) or 'floor' (real to real)."""
 
     role: str
     set: SetSummary
@@ -67,7 +67,8 @@ class GapReport:
 
     ``closed`` holds, per metric, gap closed = 1 − (after − floor) / (before − floor) as a fraction with its
     standard error; empty without a 'before' row. ``extractor`` holds name, fingerprint and preprocessing;
-    ``config`` the resolved run configuration and versions; ``licences`` the ledger rows of the real images.
+    ``config`` the resolved run configuration and versions; ``licences`` the ledger rows of the real images, and
+    ``unlicensed`` the keys of those without one.
     """
 
     reference: SetSummary
@@ -76,6 +77,7 @@ class GapReport:
     extractor: Mapping[str, str]
     config: Mapping[str, Any]
     licences: tuple[Mapping[str, str], ...] = ()
+    unlicensed: tuple[str, ...] = ()
     examples: tuple[Example, ...] = ()
     schema: int = field(default=SCHEMA)
 

@@ -281,14 +281,11 @@ def test_inception_is_torch_fidelitys_bit_for_bit(upstream, inception_file):
     extractor = load_extractor("inception", weights=inception_file)
     assert extractor.dim == 2048
     for size in [(299, 299), (64, 48), (350, 500)]:
-        images = noise(2, 3, *size)
+        images = noise(1, 3, *size)
         with torch.inference_mode():
             (theirs,) = upstream(images)
         assert torch.equal(extractor(images), theirs)
-
-
-def test_inception_with_other_weights_gets_another_name(inception_file):
-    extractor = load_extractor("inception", weights=inception_file)
+    # These are not the published weights, so the name must not claim them.
     assert extractor.name == f"inception-{inception.sha256(inception_file)[:8]}"
 
 

@@ -175,7 +175,7 @@ def test_metadata_labels_win_over_folders(folder):
 
 def test_broken_metadata_names_the_line(folder):
     root = folder("set", {"x.png": SQUARE, "metadata.jsonl": b'{"file_name": "x.png"}\nnonsense\n'})
-    with pytest.raises(InputError, match="metadata.jsonl:2"):
+    with pytest.raises(InputError, match=r"metadata\.jsonl:2"):
         open_images(root)
 
 

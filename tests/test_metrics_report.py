@@ -635,3 +635,10 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path):
 def test_file_names_that_are_not_unicode_can_be_written(tmp_path):
     write_report(report(examples=(Example("a\udcff", None, None, None, "b\udcfe"),)), tmp_path)
     assert "a\\udcff" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_photos_without_a_licence_are_named():
+    named = report(unlicensed=("holiday<1>",))
+    assert "Real images without a licence entry (1)" in to_markdown(named)
+    assert "<code>holiday&lt;1&gt;</code>" in to_html(named)
+    assert from_json(to_json(named)) == named

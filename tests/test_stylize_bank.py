@@ -6,9 +6,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from metrics.errors import InputError
-from metrics.images import sha256
+from metrics.images import open_images, sha256
 from metrics.ledger import licences
-from metrics.images import open_images
 from stylize.styles import METHODS
 from stylize.styles.bank import StyleBank, learn, to_batch
 

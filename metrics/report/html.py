@@ -38,6 +38,7 @@ def to_html(report: GapReport) -> str:
         skipped=left_out[:SKIPPED],
         skipped_count=len(left_out),
         licences=report.licences,
+        unlicensed=report.unlicensed,
         extractor=report.extractor,
         config=flatten(report.config),
         schema=report.schema,

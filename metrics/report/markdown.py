@@ -22,6 +22,7 @@ def to_markdown(report: GapReport) -> str:
         _list("Caveats", [f"{prose(sentence)} ({prose(place)})" for place, sentence in warnings(report)]),
         _list("Skipped images", [f"{role} {code(key)}: {prose(why)}" for role, key, why in skipped(report)]),
         _list("Licences of the real images", [_licence(row) for row in report.licences]),
+        _list("Real images without a licence entry", [code(key) for key in report.unlicensed]),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 

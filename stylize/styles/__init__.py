@@ -1,7 +1,7 @@
 """Real statistics: learn them from photos, transfer them onto images. One method per file.
 
 A method is a module with ``transfer(float32 [N,3,H,W], {name: [N, ...]}, strength, seeds) -> float32 [N,3,H,W]`` and
-the name of the module, often itself, whose ``learn(float32 [N,3,H,W]) -> {name: [N, ...]}`` it takes its STATISTICS from.
+``STATISTICS``, the name of the module (often its own) whose ``learn(float32 [N,3,H,W]) -> {name: [N, ...]}`` it needs.
 """
 
 METHODS = {

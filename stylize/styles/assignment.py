@@ -50,5 +50,5 @@ def _assign_block(cost: np.ndarray) -> np.ndarray:
     optional = np.arange(len(seats)) % (least + 1) == least if rest else np.zeros(len(seats), bool)
     dummies = np.where(optional, 0.0, 1.0 + cost.sum())
     square = np.vstack([cost[:, seats], np.tile(dummies, (len(seats) - contents, 1))])
-    taken: np.ndarray = linear_sum_assignment(square)[1]
-    return seats[taken[:contents]]
+    taken = linear_sum_assignment(square)[1][:contents]
+    return np.asarray(seats[taken], dtype=np.int64)
