@@ -1,6 +1,6 @@
 """Draw the README's figure from a finished demo: raw image, the style crop that it received, and the result.
 
-    make demo && .venv/bin/python examples/figure.py demo assets/photos/learn assets/figures/demo.png
+make demo && .venv/bin/python examples/figure.py demo assets/photos/learn assets/figures/demo.jpg
 """
 
 import json
@@ -30,7 +30,7 @@ def main(demo: Path, photos: Path, out: Path) -> None:
         for line, cell in enumerate(cells):
             sheet.paste(_thumbnail(cell), (column * (SIDE + GAP), line * (SIDE + GAP)))
     out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(out)
+    sheet.save(out, quality=88)
 
 
 def _thumbnail(image: np.ndarray) -> Image.Image:

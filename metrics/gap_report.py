@@ -77,8 +77,8 @@ class GapReport:
     extractor: Mapping[str, str]
     config: Mapping[str, Any]
     licences: tuple[Mapping[str, str], ...] = ()
-    unlicensed: tuple[str, ...] = ()
     examples: tuple[Example, ...] = ()
+    unlicensed: tuple[str, ...] = ()
     schema: int = field(default=SCHEMA)
 
     def row(self, role: str) -> Row | None:

@@ -4,9 +4,9 @@ import torch
 
 import metrics.kid
 from metrics.errors import InputError
-from metrics.extractors.precision import ieee_float32
 from metrics.jackknife import interval, jackknife
 from metrics.kid import kid
+from metrics.precision import ieee_float32
 
 torch.set_num_threads(1)
 
@@ -132,16 +132,55 @@ def test_leave_one_group_out_values_are_what_deleting_the_group_gives():
     groups_x = [f"photo{i * i % 7}" for i in range(20)]  # interleaved, of unequal sizes
     groups_y = ["a"] * 5 + ["b"] * 1 + ["c"] * 7
     result = kid(x, y, groups_x=groups_x, groups_y=groups_y)
-    assert result.value == kid(x, y).value
 
     def without(features, groups, group):
         return features[[g != group for g in groups]]
 
-    by_x = [kid(without(x, groups_x, g), y).value for g in dict.fromkeys(groups_x)]
-    by_y = [kid(x, without(y, groups_y, g)).value for g in dict.fromkeys(groups_y)]
+    def rest(groups, group):
+        return [g for g in groups if g != group]
+
+    by_x = [
+        kid(without(x, groups_x, g), y, groups_x=rest(groups_x, g), groups_y=groups_y).value
+        for g in dict.fromkeys(groups_x)
+    ]
+    by_y = [
+        kid(x, without(y, groups_y, g), groups_x=groups_x, groups_y=rest(groups_y, g)).value
+        for g in dict.fromkeys(groups_y)
+    ]
     np.testing.assert_allclose(result.loo_x, by_x, atol=1e-13)
     np.testing.assert_allclose(result.loo_y, by_y, atol=1e-13)
     assert result.se == pytest.approx(jackknife(by_x, by_y).se, rel=1e-9)
+
+
+def test_pairs_inside_a_group_are_left_out():
+    x, y = pair(9, 7, 5)
+    groups_x, groups_y = list("aabbbcdde"), list("uuvvwww")
+
+    def mean(a, b, apart):
+        pairs = [(i, j) for i in range(len(a)) for j in range(len(b)) if apart(i, j)]
+        return np.mean([(a[i] @ b[j] / 5 + 1) ** 3 for i, j in pairs])
+
+    slow = (
+        mean(x, x, lambda i, j: groups_x[i] != groups_x[j])
+        + mean(y, y, lambda i, j: groups_y[i] != groups_y[j])
+        - 2 * mean(x, y, lambda i, j: True)
+    )
+    assert kid(x, y, groups_x=groups_x, groups_y=groups_y).value == pytest.approx(slow, rel=1e-12)
+
+
+def test_unbiased_for_several_dependent_crops_of_each_photo():
+    """Rows share their photo's mean: leaving out the pairs inside photos keeps the null at 0, using them does not."""
+    grouped, ungrouped = [], []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        photos = np.repeat(rng.standard_normal((8, 6)), 5, axis=0) + 0.5 * rng.standard_normal((40, 6))
+        others = rng.standard_normal((40, 6)) * np.sqrt(1.25)
+        names = np.repeat(np.arange(8), 5).tolist()
+        grouped.append(kid(others, photos, groups_y=names).value)
+        ungrouped.append(kid(others, photos).value)
+    error = np.std(grouped, ddof=1) / np.sqrt(300)
+    assert abs(np.mean(grouped)) < 3 * error
+    assert np.mean(ungrouped) > 10 * error
 
 
 def redraws(count, shift, n=40, d=6):
@@ -183,14 +222,10 @@ def test_error_by_groups_matches_the_spread_of_redraws_where_rows_depend():
     assert np.sqrt(np.mean(np.square(naive))) / true < 0.7
 
 
-def test_error_is_undefined_with_a_single_group_and_says_so():
+def test_a_single_group_is_refused():
     x, y = pair(10, 9, 4)
-    result = kid(x, y, groups_y=["one photo"] * 9)
-    assert result.se is None
-    assert result.error.reason == "sample 2 has 1 independent group; a standard error needs two"
-    assert interval(result.value, result.error) is None
-    assert np.isnan(result.loo_y).all()
-    assert np.isfinite(result.value)
+    with pytest.raises(InputError, match=r"all rows are of one group. Expected at least 2 independent groups"):
+        kid(x, y, groups_y=["one photo"] * 9)
 
 
 def test_error_is_undefined_when_too_few_rows_remain():

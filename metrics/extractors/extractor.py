@@ -10,7 +10,7 @@ from typing import cast, final
 import torch
 
 from ..errors import InputError
-from .precision import ieee_float32
+from ..precision import ieee_float32
 from .weights import cause
 
 

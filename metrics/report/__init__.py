@@ -15,7 +15,7 @@ from .verdict import Verdict, verdict
 __all__ = ["Verdict", "from_json", "to_html", "to_json", "to_markdown", "verdict", "write_report"]
 
 
-def write_report(report: GapReport, folder: Path) -> None:
+def write_report(report: GapReport, folder: str | Path) -> None:
     """Write report.json, report.md and report.html into ``folder``, which is made when missing.
 
     Everything is rendered first and each file replaces its predecessor in one step, so that a reader never sees half
@@ -24,6 +24,7 @@ def write_report(report: GapReport, folder: Path) -> None:
     Raises:
         InputError: the folder cannot be made or written to.
     """
+    folder = Path(folder)
     texts = {
         "report.json": to_json(report),
         "report.md": to_markdown(report),

@@ -1,8 +1,8 @@
 """Neural fractals beside the package nfractal 0.3.0 (MIT) on the same network, window, threshold and work.
 
-Run:      python -P benchmarks/patterns.py
+Run:      python benchmarks/fractals.py
 Compare:  pip install --no-deps --target /tmp/nfractal nfractal==0.3.0
-          PYTHONPATH=/tmp/nfractal python -P benchmarks/patterns.py
+          PYTHONPATH=/tmp/nfractal python benchmarks/fractals.py
 
 Times are CPU seconds of this process for one thread and wall seconds for all cores; ratios are per sample-iteration.
 """

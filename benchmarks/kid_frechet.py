@@ -1,7 +1,7 @@
 """KID and Fréchet distance beside torch-fidelity and torchmetrics, in one run on the same features.
 
-    python -m benchmarks.metrics                # about two minutes
-    python -m benchmarks.metrics --subsets 10   # peers' KID timed on 10 of their 100 subsets and extrapolated
+    python benchmarks/kid_frechet.py                # about two minutes
+    python benchmarks/kid_frechet.py --subsets 10   # peers' KID timed on 10 of their 100 subsets and extrapolated
 
 Every program gets one thread and is charged its processor seconds, so other programs on the machine hardly matter;
 still, read the ratios. Ours are the median of five runs. Features are ReLU of a Gaussian with a power-law spectrum:
