@@ -52,7 +52,7 @@ def frechet(x: Features, y: Features) -> Frechet:
         value = _distance(x.mean(0) - y.mean(0), a, b)
     n, m, d = len(x), len(y), x.shape[1]
     if min(n, m) < 2 * d:
-        return Frechet(value, None, n, m, (_small_sample(n, m, d),))
+        return Frechet(value, None, n, m, (_small_sample(d),))
     bias = _bias(a, b, n, m)
     warnings = (_biased(value, bias, n, m),) if bias > 0.1 * value else ()
     return Frechet(value, bias, n, m, warnings)
@@ -130,11 +130,10 @@ def _statistics(mean: Features, covariance: Features, name: str) -> tuple[torch.
     return mu, (vectors * torch.where(eigenvalues > noise, eigenvalues, 0).sqrt()).T
 
 
-def _small_sample(n: int, m: int, d: int) -> str:
+def _small_sample(d: int) -> str:
     return (
-        f"Fréchet distance of {n} and {m} images with {d} features is mostly sampling bias: two samples of one and the "
-        f"same set would not give 0. Compare it only with values for the same numbers of images. No bias estimate "
-        f"below {2 * d} images per side."
+        f"Fréchet distances of fewer than {2 * d} images per side ({d} features) are mostly sampling bias: two "
+        "halves of one set would not give 0. Compare them only at equal numbers of images."
     )
 
 

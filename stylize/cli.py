@@ -36,9 +36,9 @@ CORES = os.cpu_count() or 1
 
 @app.command()
 def render(
-    family: Annotated[str, typer.Argument(help="Pattern family, e.g. neural-fractal.")],
+    family: Annotated[str, typer.Argument(help="Pattern family, or a JSON file from `stylize patterns`.")],
     out: Annotated[Path, typer.Argument(help="Folder to fill: one subfolder per class.")],
-    classes: Annotated[int, typer.Option(help="Number of classes.")] = 10,
+    classes: Annotated[int | None, typer.Option(help="Number of classes; 10, or all of a JSON file.")] = None,
     per_class: Annotated[int, typer.Option(help="Images per class.")] = 30,
     size: Annotated[int, typer.Option(help="Side in pixels.")] = 256,
     seed: Seed = 0,
@@ -50,11 +50,38 @@ def render(
 
     Example: stylize render neural-fractal patterns --classes 10 --per-class 30
     """
+    from .patterns.health import health
     from .render import render_patterns
 
     options: dict[str, Any] = {"classes": classes, "per_class": per_class, "size": size, "seed": seed}
     options |= {"workers": workers, "format": format, "quality": quality}
     _finish(render_patterns(family, out, **options), "render", out)
+    for line in health(out).lines():
+        say(line)
+
+
+@app.command()
+def patterns(
+    family: Annotated[str | None, typer.Argument(help="Show parameters of this family.")] = None,
+    class_id: Annotated[int | None, typer.Option("--class", min=0, help="One class, by its number.")] = None,
+    classes: Annotated[int | None, typer.Option(min=1, help="The first so many classes.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """List the pattern families, or print classes of one as JSON that `stylize render` takes back.
+
+    Example: stylize patterns neural-fractal --class 17 > class17.json
+    """
+    from .patterns import FAMILIES, load_family
+    from .patterns.class_json import to_json
+
+    if family is None:
+        width = max(map(len, FAMILIES))
+        print("\n".join(f"{name:<{width}}  {text}" for name, text in FAMILIES.items()))
+        return
+    if class_id is not None and classes is not None:
+        raise InputError("got both --class and --classes. Expected one of the two.")
+    wanted = range(classes) if classes is not None else [class_id or 0]
+    print(to_json(family, [load_family(family).sample_class(seed, number) for number in wanted]), end="")
 
 
 @app.command()

@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from metrics.errors import InputError
+from metrics.images import sha256
 
 from . import __version__
 from .data.encode import SUFFIXES, check_format, encode
 from .job import SHARD_SIZE, Failure, Image, Job, Progress
 from .patterns import load_family
+from .patterns.dataset import class_name, resolve_classes
 
 
 def render_patterns(
-    family: str,
+    family: str | Path,
     out: str | Path,
     *,
-    classes: int = 10,
+    classes: int | None = None,
     per_class: int = 30,
     size: int = 256,
     seed: int = 0,
@@ -34,12 +36,12 @@ def render_patterns(
     ``metadata.jsonl`` and ``run.json``. An interrupted run continues where it stopped.
 
     Args:
-        family: a name in :data:`stylize.patterns.FAMILIES`.
+        family: a name in :data:`stylize.patterns.FAMILIES`, or a JSON file of classes from ``stylize patterns``.
         out: the folder to fill; new, empty, or an earlier run of the same configuration.
-        classes: number of classes, at least 1.
+        classes: number of classes, at least 1; by default 10, or all of a JSON file.
         per_class: images per class, at least 1.
         size: side of the images in pixels, 16 to 8192.
-        seed: decides every class and instance.
+        seed: decides every class and instance; a JSON file brings its own.
         workers: processes of one thread each.
         format: ``png``, ``jpeg`` or ``webp``.
         quality: 1 to 100, for JPEG and WebP.
@@ -48,7 +50,8 @@ def render_patterns(
     Raises:
         InputError: unknown family or format, a number out of range, or see :class:`stylize.job.Job`.
     """
-    load_family(family)
+    name, given = resolve_classes(family, classes)
+    classes = len(given) if given is not None else 10 if classes is None else classes
     check_format(format, quality)
     if classes < 1 or per_class < 1:
         raise InputError(f"classes = {classes}, per_class = {per_class}: expected at least 1 of each.")
@@ -57,39 +60,45 @@ def render_patterns(
     config = {
         "command": "render",
         "version": __version__,
-        "family": family,
+        "family": name,
+        "parameters": None if given is None else sha256(Path(family)),
         "classes": classes,
         "per_class": per_class,
         "size": size,
-        "seed": seed,
+        "seed": seed if given is None else None,
         "format": format,
         "quality": None if format == "png" else quality,
     }
-    keys = [f"{label:05d}/{instance:05d}" for label in range(classes) for instance in range(per_class)]
+    keys = [f"{class_name(label)}/{instance:05d}" for label in range(classes) for instance in range(per_class)]
     with Job(Path(out), config) as job:
-        task = Render(family, size, seed, format, quality)
+        task = Render(name, size, seed, format, quality, dict(enumerate(given or ())))
         yield from job.run(task, keys, workers=workers, shard_size=shard_size)
 
 
 @dataclass
 class Render:
-    """The shard task: sample the class once, render its instances."""
+    """The shard task: sample a class once, or take it as given, and render its instances."""
 
     family: str
     size: int
     seed: int
     format: str
     quality: int
-    _classes: dict[int, Any] = field(default_factory=dict, repr=False)
+    classes: dict[int, Any] = field(default_factory=dict)
 
     def __call__(self, keys: Sequence[str]) -> Iterator[Image | Failure]:
         """Yield one image per key ``<class>/<instance>``."""
         family = load_family(self.family)
         for key in keys:
             class_id, instance = map(int, key.split("/"))
-            if class_id not in self._classes:
-                self._classes[class_id] = family.sample_class(self.seed, class_id)
-            image = family.render(self._classes[class_id], instance, self.size)
-            row = {"label": key.split("/")[0], "family": self.family, "seed": self.seed, "class": class_id}
+            if class_id not in self.classes:
+                self.classes[class_id] = family.sample_class(self.seed, class_id)
+            image = family.render(self.classes[class_id], instance, self.size)
             data = encode(image, self.format, self.quality)
-            yield Image(key, key + SUFFIXES[self.format], data, {**row, "instance": instance, "version": __version__})
+            yield Image(key, key + SUFFIXES[self.format], data, self._row(class_id, instance))
+
+    def _row(self, class_id: int, instance: int) -> dict[str, Any]:
+        params = self.classes[class_id]
+        draws = {"draws": params.draws} if hasattr(params, "draws") else {}
+        origin = {"family": self.family, "seed": params.seed, "class": params.class_id, "instance": instance}
+        return {"label": class_name(class_id), **origin, **draws, "version": __version__}

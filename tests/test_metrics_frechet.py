@@ -127,7 +127,7 @@ def test_bias_is_refused_for_few_images_and_the_reader_is_told():
     result = frechet(x, y)
     assert result.bias is None
     assert result.warnings[0].startswith(
-        "Fréchet distance of 64 and 31 images with 16 features is mostly sampling bias"
+        "Fréchet distances of fewer than 32 images per side (16 features) are mostly sampling bias"
     )
     with pytest.raises(InputError, match=r"no bias estimate for n=64, m=31 images: expected at least 2 D = 32"):
         first_order_bias(x, y)

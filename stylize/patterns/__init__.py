@@ -1,7 +1,7 @@
 """Formula-driven structure, by name: (seed, class, instance, size) -> image, the same pixels on any machine.
 
-A family is a module of this package, named like the family with underscores, that has the two functions of
-:class:`Family`. To add one, write the module and add a line to the table.
+A family is a module of this package, named like the family with underscores, that has what :class:`Family`
+says. To add one, write the module and add a line to the table.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ FAMILIES = {
 
 class Family(Protocol):
     """What a family's module offers."""
+
+    Parameters: type[Any]  # a frozen dataclass of plain values that checks itself
 
     def sample_class(self, seed: int, class_id: int) -> Any:
         """The parameters of one class of the data set ``seed``."""

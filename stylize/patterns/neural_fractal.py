@@ -18,9 +18,8 @@ A class is a network with a base window; an instance moves, zooms and turns the 
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,24 +108,8 @@ class NeuralFractal:
             if type(value) is not int or not least <= value <= most:
                 raise InputError(f"{name} is {value!r}; expected an integer from {least} to {most}.")
 
-    def to_json(self) -> str:
-        """One JSON object; ``from_json`` gives an equal class back."""
-        return json.dumps(asdict(self), allow_nan=False)
 
-    @classmethod
-    def from_json(cls, text: str) -> NeuralFractal:
-        """Read what ``to_json`` wrote; anything else raises InputError."""
-        try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise InputError(f"not JSON ({error}); expected what NeuralFractal.to_json wrote.") from error
-        names = [field.name for field in fields(cls)]
-        if not isinstance(data, dict) or sorted(data) != sorted(names):
-            got = sorted(data) if isinstance(data, dict) else type(data).__name__
-            raise InputError(f"a neural fractal in JSON needs exactly the keys {', '.join(names)}; got {got}.")
-        lists = {name: tuple(data[name]) for name in ("weights", "window") if isinstance(data[name], list)}
-        params = cls(**(data | lists))
-        return replace(params, window=Window(*params.window))
+Parameters = NeuralFractal
 
 
 def _numbers(name: str, values: Any, count: int, least: float, most: float) -> None:

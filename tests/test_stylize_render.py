@@ -1,0 +1,152 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision import transforms
+
+from metrics.errors import InputError
+from metrics.images import open_images
+from stylize import render_patterns
+from stylize.patterns import FAMILIES, load_family
+from stylize.patterns.class_json import from_json, to_json
+from stylize.patterns.dataset import PatternDataset
+from stylize.patterns.health import health
+
+FAMILY = "neural-fractal"
+
+
+def render(*arguments, **options):
+    return list(render_patterns(*arguments, **{"size": 32, **options}))
+
+
+def tree(root):
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_a_labelled_tree_of_pure_images(tmp_path):
+    steps = render(FAMILY, tmp_path / "out", classes=3, per_class=2, seed=7)
+    assert (steps[-1].done, steps[-1].total) == (6, 6)
+    images = open_images(tmp_path / "out")
+    assert [item.key for item in images][:3] == ["00000/00000", "00000/00001", "00001/00000"]
+    assert images.labels == ["00000"] * 2 + ["00001"] * 2 + ["00002"] * 2
+    module = load_family(FAMILY)
+    assert np.array_equal(images[3].read(), module.render(module.sample_class(7, 1), 1, 32))
+    row = json.loads((tmp_path / "out/metadata.jsonl").read_text().splitlines()[3])
+    assert (row["label"], row["class"], row["instance"], row["seed"]) == ("00001", 1, 1, 7) and row["draws"] >= 1
+
+
+def test_workers_shards_and_json_change_no_pixel(tmp_path):
+    render(FAMILY, tmp_path / "one", classes=3, per_class=3)
+    render(FAMILY, tmp_path / "many", classes=3, per_class=3, workers=3, shard_size=2)
+    assert tree(tmp_path / "one") == tree(tmp_path / "many")
+    module = load_family(FAMILY)
+    (tmp_path / "classes.json").write_text(to_json(FAMILY, [module.sample_class(0, i) for i in range(3)]))
+    render(tmp_path / "classes.json", tmp_path / "given", per_class=3)
+    assert {k: v for k, v in tree(tmp_path / "given").items() if k != "run.json"} == {
+        k: v for k, v in tree(tmp_path / "one").items() if k != "run.json"
+    }
+
+
+def test_bad_requests(tmp_path):
+    for options, message in [
+        ({"classes": 0}, "classes = 0, per_class = 30: expected at least 1"),
+        ({"size": 9000}, "size 9000: expected 16 to 8192"),
+        ({"format": "gif"}, "unknown image format 'gif'"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            render(FAMILY, tmp_path / "out", **options)
+    with pytest.raises(InputError, match="Did you mean 'neural-fractal'"):
+        render("neural-fractals", tmp_path / "out")
+    with pytest.raises(InputError, match="no such file. Write one with"):
+        render(tmp_path / "none.json", tmp_path / "out")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_describes_itself(family):
+    module = load_family(family)
+    assert module.__doc__ and len(module.__doc__) > 300 and FAMILIES[family]
+    assert module.Parameters.__doc__
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not a JSON document of pattern classes"),
+        ("[]", "not a JSON document"),
+        ('{"schema": 2, "family": "neural-fractal", "classes": [{}]}', "schema 2"),
+        ('{"schema": 1, "family": "neural-fractal", "classes": []}', "at least one class"),
+        ('{"schema": 1, "family": "mandelbrot", "classes": [{}]}', "unknown pattern family 'mandelbrot'"),
+        ('{"schema": 1, "family": "neural-fractal", "classes": [{}]}', "class 0: a NeuralFractal needs exactly the keys"),
+        ('{"schema": 1, "family": "neural-fractal", "classes": [3]}', "got int"),
+    ],
+)
+def test_what_is_no_class_document_is_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        from_json(text)
+
+
+# --- PatternDataset -------------------------------------------------------------------------------------------------
+
+
+def test_dataset_is_a_drop_in_for_an_image_folder(tmp_path):
+    data = PatternDataset(FAMILY, classes=3, instances=2, size=24, seed=7)
+    assert len(data) == 6 and data.classes == ["00000", "00001", "00002"]
+    assert data.class_to_idx["00002"] == 2 and data.targets == [0, 0, 1, 1, 2, 2]
+    image, target = data[3]
+    assert isinstance(image, Image.Image) and target == 1
+    render(FAMILY, tmp_path / "out", classes=3, per_class=2, seed=7, size=24)
+    files = open_images(tmp_path / "out")
+    assert all(np.array_equal(np.asarray(data[i][0]), files[i].read()) for i in range(6))
+    assert np.array_equal(np.asarray(data[-1][0]), np.asarray(data[5][0]))
+    with pytest.raises(IndexError):
+        data[6]
+
+
+def test_transforms_and_workers():
+    data = PatternDataset(FAMILY, 2, 4, 16, transform=transforms.ToTensor(), target_transform=lambda label: label + 10)
+    alone = [batch for batch in DataLoader(data, batch_size=4)]
+    workers = [batch for batch in DataLoader(data, batch_size=4, num_workers=2, multiprocessing_context="fork")]
+    for (x, y), (u, v) in zip(alone, workers, strict=True):
+        assert x.shape == (4, 3, 16, 16) and x.equal(u) and y.equal(v)
+    assert y.tolist() == [11] * 4
+
+
+def test_dataset_from_json(tmp_path):
+    module = load_family(FAMILY)
+    (tmp_path / "c.json").write_text(to_json(FAMILY, [module.sample_class(5, 9), module.sample_class(6, 2)]))
+    data = PatternDataset(tmp_path / "c.json", instances=1, size=16)
+    assert np.array_equal(np.asarray(data[1][0]), module.render(module.sample_class(6, 2), 0, 16))
+    with pytest.raises(InputError, match="3 classes were asked for, and it has 2"):
+        PatternDataset(tmp_path / "c.json", classes=3)
+    with pytest.raises(InputError, match="expected at least 1"):
+        PatternDataset(FAMILY, classes=0)
+
+
+# --- health ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_sound_set_has_no_warning(tmp_path):
+    render(FAMILY, tmp_path / "out", classes=4, per_class=3)
+    found = health(tmp_path / "out")
+    assert found.looked_at == 12 and found.duplicates == 0 and 0 < found.acceptance <= 1
+    assert found.nearest_class > 0.02 and len(found.lines()) == 1
+
+
+def test_collapsed_classes_duplicates_and_empty_images_are_warned_of(folder):
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    root = folder("alike", {f"{c}/{i}.png": base for c in range(3) for i in range(2)})
+    text = "\n".join(health(root).lines())
+    assert "classes look alike" in text and "100.0% of the images have a twin" in text
+    blank = folder("blank", {f"{c}/0.png": np.full((32, 32, 3), 40 * c, np.uint8) for c in range(4)})
+    assert "100% of the images are nearly empty" in "\n".join(health(blank).lines())
+
+
+def test_health_numbers_of_a_known_image(folder):
+    half = np.zeros((32, 32, 3), np.uint8)
+    half[:, 20:] = 255
+    found = health(folder("half", {"a/0.png": half}))
+    assert found.fill == pytest.approx(12 / 32) and found.edges == pytest.approx(2 / 32)
+    assert found.nearest_class is None and found.acceptance is None
