@@ -59,7 +59,7 @@ def test_bad_requests(tmp_path):
             render(FAMILY, tmp_path / "out", **options)
     with pytest.raises(InputError, match="Did you mean 'neural-fractal'"):
         render("neural-fractals", tmp_path / "out")
-    with pytest.raises(InputError, match="no such file. Write one with"):
+    with pytest.raises(InputError, match=r"no such file\. Write one with"):
         render(tmp_path / "none.json", tmp_path / "out")
 
 
@@ -78,7 +78,7 @@ def test_every_family_describes_itself(family):
         ('{"schema": 2, "family": "neural-fractal", "classes": [{}]}', "schema 2"),
         ('{"schema": 1, "family": "neural-fractal", "classes": []}', "at least one class"),
         ('{"schema": 1, "family": "mandelbrot", "classes": [{}]}', "unknown pattern family 'mandelbrot'"),
-        ('{"schema": 1, "family": "neural-fractal", "classes": [{}]}', "class 0: a NeuralFractal needs exactly the keys"),
+        ('{"schema": 1, "family": "neural-fractal", "classes": [{}]}', "needs exactly the keys"),
         ('{"schema": 1, "family": "neural-fractal", "classes": [3]}', "got int"),
     ],
 )
@@ -106,8 +106,8 @@ def test_dataset_is_a_drop_in_for_an_image_folder(tmp_path):
 
 def test_transforms_and_workers():
     data = PatternDataset(FAMILY, 2, 4, 16, transform=transforms.ToTensor(), target_transform=lambda label: label + 10)
-    alone = [batch for batch in DataLoader(data, batch_size=4)]
-    workers = [batch for batch in DataLoader(data, batch_size=4, num_workers=2, multiprocessing_context="fork")]
+    alone = DataLoader(data, batch_size=4)
+    workers = DataLoader(data, batch_size=4, num_workers=2, multiprocessing_context="fork")
     for (x, y), (u, v) in zip(alone, workers, strict=True):
         assert x.shape == (4, 3, 16, 16) and x.equal(u) and y.equal(v)
     assert y.tolist() == [11] * 4
