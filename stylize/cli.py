@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ Workers = Annotated[int, typer.Option(min=1, help="Processes of one thread each;
 Format = Annotated[str, typer.Option(help="png, jpeg or webp.")]
 Quality = Annotated[int, typer.Option(help="1 to 100, for jpeg and webp.")]
 Seed = Annotated[int, typer.Option(help="Decides every random draw.")]
+Options = Annotated[list[str] | None, typer.Option(help="NAME=VALUE of the family, e.g. activation=holomorphic.")]
 CORES = os.cpu_count() or 1
 
 
@@ -42,6 +44,7 @@ def render(
     per_class: Annotated[int, typer.Option(help="Images per class.")] = 30,
     size: Annotated[int, typer.Option(help="Side in pixels.")] = 256,
     seed: Seed = 0,
+    option: Options = None,
     workers: Workers = CORES,
     format: Format = "png",
     quality: Quality = 90,
@@ -54,7 +57,7 @@ def render(
     from .render import render_patterns
 
     options: dict[str, Any] = {"classes": classes, "per_class": per_class, "size": size, "seed": seed}
-    options |= {"workers": workers, "format": format, "quality": quality}
+    options |= {"workers": workers, "format": format, "quality": quality, "options": _options(option)}
     _finish(render_patterns(family, out, **options), "render", out)
     for line in health(out).lines():
         say(line)
@@ -66,12 +69,13 @@ def patterns(
     class_id: Annotated[int | None, typer.Option("--class", min=0, help="One class, by its number.")] = None,
     classes: Annotated[int | None, typer.Option(min=1, help="The first so many classes.")] = None,
     seed: Seed = 0,
+    option: Options = None,
 ) -> None:
     """List the pattern families, or print classes of one as JSON that `stylize render` takes back.
 
     Example: stylize patterns neural-fractal --class 17 > class17.json
     """
-    from .patterns import FAMILIES, load_family
+    from .patterns import FAMILIES, check_options, load_family
     from .patterns.class_json import to_json
 
     if family is None:
@@ -81,7 +85,9 @@ def patterns(
     if class_id is not None and classes is not None:
         raise InputError("got both --class and --classes. Expected one of the two.")
     wanted = range(classes) if classes is not None else [class_id or 0]
-    print(to_json(family, [load_family(family).sample_class(seed, number) for number in wanted]), end="")
+    options = _options(option)
+    check_options(family, options)
+    print(to_json(family, [load_family(family).sample_class(seed, number, **options) for number in wanted]), end="")
 
 
 @app.command()
@@ -178,6 +184,20 @@ def demo(
 def main() -> None:
     """Entry point of the ``stylize`` command."""
     run(app, "stylize")
+
+
+def _options(words: list[str] | None) -> dict[str, Any]:
+    """NAME=VALUE words; a value is read as JSON where it is JSON (2.0, true, null), else as text."""
+    options: dict[str, Any] = {}
+    for word in words or []:
+        name, equals, value = word.partition("=")
+        if not name or not equals:
+            raise InputError(f"--option {word}: expected NAME=VALUE, e.g. --option activation=holomorphic")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
 
 
 def _finish(steps: Iterator[Progress], what: str, out: Path, quiet: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ def render_patterns(
     per_class: int = 30,
     size: int = 256,
     seed: int = 0,
+    options: Mapping[str, Any] | None = None,
     workers: int = 1,
     format: str = "png",
     quality: int = 90,
@@ -42,6 +43,7 @@ def render_patterns(
         per_class: images per class, at least 1.
         size: side of the images in pixels, 16 to 8192.
         seed: decides every class and instance; a JSON file brings its own.
+        options: of the family's ``sample_class``, e.g. ``{"activation": "holomorphic"}``.
         workers: processes of one thread each.
         format: ``png``, ``jpeg`` or ``webp``.
         quality: 1 to 100, for JPEG and WebP.
@@ -50,7 +52,7 @@ def render_patterns(
     Raises:
         InputError: unknown family or format, a number out of range, or see :class:`stylize.job.Job`.
     """
-    name, given = resolve_classes(family, classes)
+    name, given = resolve_classes(family, classes, options or {})
     classes = len(given) if given is not None else 10 if classes is None else classes
     check_format(format, quality)
     if classes < 1 or per_class < 1:
@@ -62,6 +64,7 @@ def render_patterns(
         "version": __version__,
         "family": name,
         "parameters": None if given is None else sha256(Path(family)),
+        "options": dict(options or {}),
         "classes": classes,
         "per_class": per_class,
         "size": size,
@@ -71,7 +74,7 @@ def render_patterns(
     }
     keys = [f"{class_name(label)}/{instance:05d}" for label in range(classes) for instance in range(per_class)]
     with Job(Path(out), config) as job:
-        task = Render(name, size, seed, format, quality, dict(enumerate(given or ())))
+        task = Render(name, size, seed, dict(options or {}), format, quality, dict(enumerate(given or ())))
         yield from job.run(task, keys, workers=workers, shard_size=shard_size)
 
 
@@ -82,6 +85,7 @@ class Render:
     family: str
     size: int
     seed: int
+    options: Mapping[str, Any]
     format: str
     quality: int
     classes: dict[int, Any] = field(default_factory=dict)
@@ -92,7 +96,7 @@ class Render:
         for key in keys:
             class_id, instance = map(int, key.split("/"))
             if class_id not in self.classes:
-                self.classes[class_id] = family.sample_class(self.seed, class_id)
+                self.classes[class_id] = family.sample_class(self.seed, class_id, **self.options)
             image = family.render(self.classes[class_id], instance, self.size)
             data = encode(image, self.format, self.quality)
             yield Image(key, key + SUFFIXES[self.format], data, self._row(class_id, instance))

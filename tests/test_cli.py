@@ -71,6 +71,20 @@ def test_bad_input_is_one_line_and_exit_code_two(command, photos, tmp_path, word
     assert stderr.count("\n") == 1 and stderr.startswith(f"{words[0]}: ")
 
 
+def test_patterns_lists_families_and_prints_classes_that_render_takes_back(command, tmp_path):
+    code, stdout, _ = command("stylize", "patterns")
+    assert code == 0 and "neural-fractal  " in stdout
+    code, stdout, _ = command("stylize", "patterns", "neural-fractal", "--class", 3, "--option", "tau=2.0")
+    document = json.loads(stdout)
+    assert code == 0 and document["classes"][0]["class_id"] == 3 and document["classes"][0]["tau"] == 2.0
+    (tmp_path / "c.json").write_text(stdout)
+    words = ("--per-class", 2, "--size", 16, "--workers", 1)
+    code, _, stderr = command("stylize", "render", tmp_path / "c.json", tmp_path / "out", *words)
+    assert code == 0 and "health of 2 images" in stderr
+    code, _, stderr = command("stylize", "patterns", "neural-fractal", "--option", "tau")
+    assert code == 2 and "expected NAME=VALUE" in stderr
+
+
 def test_unknown_flags_are_misuse(command):
     assert command("stylize", "apply", "--strenght", "1")[0] == 2
     assert command("domain-gap", "compare")[0] == 2

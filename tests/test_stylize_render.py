@@ -63,6 +63,17 @@ def test_bad_requests(tmp_path):
         render(tmp_path / "none.json", tmp_path / "out")
 
 
+def test_options_reach_the_family_and_unknown_ones_are_refused(tmp_path):
+    render(FAMILY, tmp_path / "out", classes=1, per_class=1, options={"activation": "holomorphic"})
+    module = load_family(FAMILY)
+    expected = module.render(module.sample_class(0, 0, activation="holomorphic"), 0, 32)
+    assert np.array_equal(open_images(tmp_path / "out")[0].read(), expected)
+    data = PatternDataset(FAMILY, 1, 1, 32, options={"activation": "holomorphic"})
+    assert np.array_equal(np.asarray(data[0][0]), expected)
+    with pytest.raises(InputError, match=r"unknown option of neural-fractal 'activaton'. Did you mean 'activation'"):
+        render(FAMILY, tmp_path / "no", options={"activaton": "split"})
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_describes_itself(family):
     module = load_family(family)

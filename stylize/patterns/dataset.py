@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from metrics.errors import InputError
 
-from . import load_family
+from . import check_options, load_family
 from .class_json import from_json
 
 
@@ -28,6 +28,7 @@ class PatternDataset(Dataset[tuple[Any, Any]]):
         instances: images per class.
         size: side in pixels.
         seed: decides every class and instance; a JSON file brings its own.
+        options: of the family's ``sample_class``; a JSON file has its classes already.
         transform: PIL image to sample, e.g. a torchvision transform.
         target_transform: class index to target.
 
@@ -47,10 +48,12 @@ class PatternDataset(Dataset[tuple[Any, Any]]):
         instances: int = 100,
         size: int = 256,
         seed: int = 0,
+        options: Mapping[str, Any] | None = None,
         transform: Callable[[Image.Image], Any] | None = None,
         target_transform: Callable[[int], Any] | None = None,
     ) -> None:
-        self.family, self._given = resolve_classes(family, classes)
+        self.options = dict(options or {})
+        self.family, self._given = resolve_classes(family, classes, self.options)
         count = classes if self._given is None else len(self._given)
         if count is None or count < 1 or instances < 1:
             raise InputError(f"classes = {count}, instances = {instances}: expected at least 1 of each.")
@@ -78,20 +81,23 @@ class PatternDataset(Dataset[tuple[Any, Any]]):
         if self._given is not None:
             return self._given[label]
         if label not in self._sampled:
-            self._sampled[label] = load_family(self.family).sample_class(self.seed, label)
+            self._sampled[label] = load_family(self.family).sample_class(self.seed, label, **self.options)
         return self._sampled[label]
 
 
-def resolve_classes(family: str | Path, count: int | None) -> tuple[str, list[Any] | None]:
+def resolve_classes(family: str | Path, count: int | None, options: Mapping[str, Any]) -> tuple[str, list[Any] | None]:
     """(family, None) for a family's name; (family, its first ``count`` classes) for a JSON file of classes.
 
     Raises:
-        InputError: unknown family, missing or damaged file, or fewer classes in it than asked for.
+        InputError: unknown family or option, options for a file, or a file that is missing, damaged or has too few
+            classes.
     """
     if Path(family).suffix != ".json":
-        load_family(str(family))
+        check_options(str(family), options)
         return str(family), None
     path = Path(family)
+    if options:
+        raise InputError(f"{path}: its classes are fixed; got options {', '.join(options)}. Leave them out.")
     if not path.is_file():
         raise InputError(f"{path}: no such file. Write one with: stylize patterns FAMILY --classes 10 > {path}")
     name, classes = from_json(path.read_text(encoding="utf-8"))

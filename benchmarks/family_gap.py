@@ -1,0 +1,66 @@
+"""How far each pattern family is from real photos before any styling, by two networks.
+
+    python benchmarks/family_gap.py --images 200      # 20 classes x 10 instances of every family
+
+Reference: 16 crops of each photo in assets/photos/judge. efficientnet-lite2 comes with the test extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from metrics.extractors import load_extractor
+from metrics.features import extract
+from metrics.images import ImageSet, open_images
+from metrics.jackknife import interval
+from metrics.kid import kid
+from stylize import render_patterns
+from stylize.patterns import FAMILIES
+
+EXTRACTORS = ("efficientnet-lite0", "efficientnet-lite2")
+PHOTOS = Path(__file__).parent.parent / "assets" / "photos"
+OPTIONS = {"one-image": {"photo": str(PHOTOS / "learn" / "cat.jpg")}}
+PER_CLASS = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        sets = {name: _rendered(name, Path(folder), options.images, options.workers) for name in FAMILIES}
+        sets["(style photos)"] = open_images(PHOTOS / "learn").crops(16, 256)
+        judge = open_images(PHOTOS / "judge").crops(16, 256)
+        table: dict[str, list[str]] = {name: [] for name in sets}
+        for extractor in EXTRACTORS:
+            network = load_extractor(extractor)
+            real = extract(judge, network).result
+            for name, images in sets.items():
+                own = extract(images, network).result
+                distance = kid(own.features, real.features, groups_x=own.groups, groups_y=real.groups)
+                low, high = interval(distance.value, distance.error) or (float("nan"), float("nan"))
+                error = f"{1000 * distance.value:.0f} ± {1000 * (distance.se or float('nan')):.0f}"
+                table[name].append(f"{error} | {1000 * low:.0f} to {1000 * high:.0f}")
+    print(f"| family | {' | '.join(f'KID x 1000, {name} | 95 % CI' for name in EXTRACTORS)} |")
+    print("|---" * (1 + 2 * len(EXTRACTORS)) + "|")
+    for name, cells in table.items():
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def _rendered(family: str, folder: Path, images: int, workers: int) -> ImageSet:
+    options = {
+        "classes": images // PER_CLASS,
+        "per_class": PER_CLASS,
+        "options": OPTIONS.get(family),
+        "workers": workers,
+    }
+    for _ in render_patterns(family, folder / family, **options):
+        pass
+    return open_images(folder / family)
+
+
+if __name__ == "__main__":
+    main()
