@@ -31,7 +31,7 @@ class FeatureSet:
 
     features: torch.Tensor
     keys: tuple[str, ...]
-    labels: tuple[str | None, ...]
+    labels: tuple[str | int | None, ...]
     groups: tuple[str, ...]
     extractor: str
     fingerprint: str
@@ -68,7 +68,7 @@ class FeatureSet:
             InputError: no such file, damaged, another schema, or rows that do not match the features.
         """
         if not path.is_file():
-            raise InputError(f"{path}: no such file. Expected features that `domain-gap stats` saved.")
+            raise InputError(f"{path}: no such file. Expected a file that FeatureSet.save wrote.")
         try:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}

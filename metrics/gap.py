@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from .errors import InputError
 from .extractors import DEFAULT, load_extractor
 from .extractors.extractor import Extractor
-from .features import FeatureSet, extract
+from .features import FeatureSet, check_comparable, extract
 from .frechet import frechet
 from .gap_report import Example, GapReport, Measurement, Row, SetSummary
 from .images import ImageError, ImageSet, dimensions, open_images, read_metadata
@@ -96,17 +95,18 @@ def compare(
         role: images.crops(crops, size, seed) if crops and role in ("real", "floor") else images
         for role, images in sets.items()
     }
+    _check_groups(cut)
     network = load_extractor(extractor, weights=weights, device=device)
     features = {role: _extracted(images, network, batch_size, watch, role) for role, images in cut.items()}
     notes = _pair_up(features)
     parts = [
-        _measured(role, features[role], features["real"], "kid" in metrics)
+        _Part(role, features[role], _distance(features[role], features["real"]) if "kid" in metrics else None)
         for role in ("before", "after", "floor")
         if role in features
     ]
     rows = [_row(part, features["real"], metrics, notes if part.role == "after" else ()) for part in parts]
     if floor is None:
-        rows.append(_split_floor(features["real"], metrics, len(features["after"]), seed))
+        rows.append(_split_floor(features["real"], metrics, seed))
     held = licences(sets["real"]), *([licences(sets["floor"])] if floor is not None else [])
     return GapReport(
         reference=_summary(features["real"]),
@@ -146,16 +146,32 @@ def _side(images: ImageSet) -> int:
     raise InputError(f"{images.root}: none of {len(images)} images can be read.")
 
 
+def _check_groups(sets: dict[str, ImageSet]) -> None:
+    """Before any network runs: enough independent images on every side."""
+    for role, images in sets.items():
+        groups = len({item.group for item in images})
+        needed = 4 if role == "real" and "floor" not in sets else 2
+        if groups < needed:
+            why = (
+                "halved for the floor; add photos, or name other real images: --floor FOLDER"
+                if needed == 4
+                else ("measured; add images (crops of one photo are not independent)")
+            )
+            raise InputError(
+                f"{images.root}: {groups} independent image(s), and at least {needed} are needed to be {why}."
+            )
+
+
 def _extracted(images: ImageSet, network: Extractor, batch_size: int, watch: Watch, role: str) -> FeatureSet:
     what = {"real": "real", "after": "under test", "before": "before", "floor": "floor"}[role]
     work = extract(images, network, batch_size=batch_size)
     for _ in watch(work, f"features: {what}"):
         pass
     features = work.result
-    if len(features) < 2:
+    if len(set(features.groups)) < 2:
         raise InputError(
-            f"{images.root}: {len(features)} readable image, and at least 2 are needed. "
-            "Add images, or cut crops of real photos: --crops 16"
+            f"{images.root}: {len(features)} readable images of {len(set(features.groups))} photos; at least 2 "
+            "independent ones are needed. Repair or add images."
         )
     return features
 
@@ -192,11 +208,9 @@ def _subset(features: FeatureSet, rows: Sequence[int]) -> FeatureSet:
     )
 
 
-def _measured(role: str, features: FeatureSet, real: FeatureSet, with_kid: bool) -> _Part:
-    distance = (
-        kid(features.features, real.features, groups_x=features.groups, groups_y=real.groups) if with_kid else None
-    )
-    return _Part(role, features, distance)
+def _distance(features: FeatureSet, real: FeatureSet) -> Kid:
+    check_comparable(features, real)
+    return kid(features.features, real.features, groups_x=features.groups, groups_y=real.groups)
 
 
 def _row(part: _Part, real: FeatureSet, metrics: Sequence[str], notes: Sequence[str]) -> Row:
@@ -227,26 +241,19 @@ def _fid(features: FeatureSet, real: FeatureSet) -> Measurement:
     return Measurement(name, distance.value, None, None, None, distance.n, distance.m, distance.warnings)
 
 
-def _split_floor(real: FeatureSet, metrics: Sequence[str], n: int, seed: int) -> Row:
+def _split_floor(real: FeatureSet, metrics: Sequence[str], seed: int) -> Row:
     """Real against real: the mean of each metric over HALVINGS random halvings of the reference by group."""
     groups = sorted(set(real.groups))
-    if len(groups) < 4 or len(real) < 8:
-        raise InputError(
-            f"{real.root}: {len(groups)} independent photos cannot be halved for the floor; at least 4 are needed. "
-            "Add photos, or name other real images: --floor FOLDER"
-        )
     values: dict[str, list[float]] = {name: [] for name in metrics}
     sizes: list[tuple[int, int]] = []
     for halving in range(HALVINGS):
         order = generator(seed, "halving", str(halving)).permutation(len(groups))
         chosen = {groups[index] for index in order[: len(groups) // 2]}
-        inside = torch.tensor([group in chosen for group in real.groups])
-        a, b = real.features[inside][:n], real.features[~inside][:n]
-        if min(len(a), len(b)) < 2:
-            continue
+        a = _subset(real, [row for row, group in enumerate(real.groups) if group in chosen])
+        b = _subset(real, [row for row, group in enumerate(real.groups) if group not in chosen])
         sizes.append((len(a), len(b)))
         for name in metrics:
-            values[name].append(kid(a, b).value if name == "kid" else frechet(a, b).value)
+            values[name].append(_distance(a, b).value if name == "kid" else frechet(a.features, b.features).value)
     found = [_spread(f"{name}@{real.extractor}", values[name], sizes) for name in metrics]
     return Row("floor", _summary(real), tuple(found))
 

@@ -1,4 +1,4 @@
-"""What a comparison found, as plain data: the one document behind every report, gate and plot."""
+"""What a comparison found, as plain data: the one document behind every report."""
 
 from __future__ import annotations
 

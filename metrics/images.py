@@ -9,7 +9,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
+import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +28,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff",
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")  # the decoders that untrusted bytes may reach
 MAX_PIXELS = 64_000_000  # one image in memory stays below 200 MB
 MIN_SIDE = 8  # smaller images have no texture to measure or to transfer
+_QUIET = threading.Lock()  # warning filters belong to the whole process
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
@@ -48,7 +52,7 @@ class Item:
 
     key: str
     path: Path
-    label: str | None
+    label: str | int | None
     group: str
     crop: Crop | None = None
 
@@ -74,7 +78,7 @@ class ImageSet(Sequence[Item]):
         return iter(self.items)
 
     @property
-    def labels(self) -> list[str | None]:
+    def labels(self) -> list[str | int | None]:
         """The items' labels, in order."""
         return [item.label for item in self.items]
 
@@ -137,6 +141,9 @@ def open_images(root: str | Path) -> ImageSet:
         raise InputError(
             f"{root}: no images found in this folder or below it. Expected files ending in {_suffix_list()}."
         )
+    for path in paths:
+        if not _is_unicode(path.name):
+            raise InputError(f"{root}: the file name {os.fsencode(path.name)!r} is not valid UTF-8. Rename it.")
     metadata = read_metadata(root)
     by_key: dict[str, Path] = {}
     for path in paths:
@@ -150,13 +157,14 @@ def open_images(root: str | Path) -> ImageSet:
     items = []
     for key in sorted(by_key, key=natural):
         label = metadata.get(by_key[key].relative_to(root).as_posix(), {}).get("label")
-        items.append(Item(key, by_key[key], _folder_label(key) if label is None else str(label), key))
+        items.append(Item(key, by_key[key], _folder_label(key) if label is None else label, key))
     return ImageSet(root, items)
 
 
 def natural(text: str) -> tuple[tuple[int, int | str], ...]:
-    """A sort key that puts ``class2`` before ``class10``."""
-    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"([0-9]+)", text) if part)
+    """A sort key that puts ``class2`` before ``class10``; different texts have different keys."""
+    parts = [part for part in re.split(r"([0-9]+)", text) if part]
+    return (*((0, int(part)) if part[0] in "0123456789" else (1, part) for part in parts), (2, text))
 
 
 def dimensions(path: Path) -> tuple[int, int]:
@@ -197,10 +205,30 @@ def sha256(path: Path) -> str:
 
 
 def _image_paths(root: Path) -> list[Path]:
-    def visible(path: Path) -> bool:
-        return not any(part.startswith(".") for part in path.relative_to(root).parts)
+    """Visible image files below ``root``; links to folders are followed, loops of them only once round."""
+    paths: list[Path] = []
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths += [Path(folder, name) for name in files if _is_image_name(name) and Path(folder, name).is_file()]
+    return paths
 
-    return [p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and visible(p) and p.is_file()]
+
+def _is_image_name(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _folder_label(key: str) -> str | None:
@@ -218,11 +246,13 @@ def read_metadata(root: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     rows: dict[str, dict[str, Any]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
             rows[str(row["file_name"])] = row
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{path}:{number}: expected one JSON object with a 'file_name' per line, got {line[:60]!r}. "
                 "Repair or remove this file."
@@ -234,7 +264,9 @@ def _opened(source: Path | bytes) -> Image.Image:
     try:
         if isinstance(source, Path) and source.stat().st_size == 0:
             raise ImageError("empty file (0 bytes)")
-        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+        with _QUIET, warnings.catch_warnings():  # of Pillow's own size limit; ours is lower and an error
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageError(f"too large: more than {MAX_PIXELS // 1_000_000} megapixels; shrink it first") from error
     except UnidentifiedImageError as error:

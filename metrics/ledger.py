@@ -43,14 +43,17 @@ def licences(images: ImageSet) -> Licences:
 
 
 def write_ledger(rows: Iterable[dict[str, str]]) -> bytes:
-    """The bytes of a ``ledger.json`` that repeats these rows."""
+    """The bytes of a ``ledger.json`` that repeats these rows; files stay relative to the ledger they come from."""
     images = [{name: text for name, text in row.items() if name != "key"} for row in rows]
     return (json.dumps({"schema": SCHEMA, "images": images}, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _find(root: Path) -> Path | None:
-    folders = [root.resolve(), *root.resolve().parents][:LEVELS]
-    return next((folder / "ledger.json" for folder in folders if (folder / "ledger.json").is_file()), None)
+    """The ledger in the root, or the nearest above it; a ``ledger.json`` up there may be somebody else's."""
+    inside, *above = [folder / "ledger.json" for folder in [root.resolve(), *root.resolve().parents][:LEVELS]]
+    if inside.is_file():
+        return inside
+    return next((path for path in above if path.is_file() and b'"sha256"' in path.read_bytes()), None)
 
 
 def _read(path: Path) -> dict[Path, dict[str, str]]:
@@ -63,7 +66,7 @@ def _read(path: Path) -> dict[Path, dict[str, str]]:
             for row in document["images"]
             if row["sha256"] and row["licence"]
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path}: not a licence ledger ({type(error).__name__}: {error}). Expected "
             '{"schema": 1, "images": [{"file", "licence", "author", "source", "sha256"}, ...]}; repair or remove it.'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from metrics.errors import InputError
+from metrics.extractors.extractor import check_device
 from metrics.images import ImageError, ImageSet, Item, open_images, sha256
 from metrics.ledger import write_ledger
 
@@ -62,6 +64,7 @@ def apply_style(
     check_method(method)
     check_strength(strength)
     check_format(format, quality)
+    check_device(device)
     style, images = Path(style), open_images(synthetic)
     bank = StyleBank.load(style)
     out = Path(out)
@@ -71,15 +74,13 @@ def apply_style(
         "command": "apply",
         "version": __version__,
         "style": sha256(style),
-        "synthetic": str(images.root),
-        "images": listing_digest(images),
+        "images": content_digest(images),
         "method": method,
         "strength": strength,
         "format": format,
         "quality": None if format == "png" else quality,
-        "licences": "complete" if not bank.header["unlicensed"] else "incomplete",
     }
-    with Job(out, config) as job:
+    with Job(out, config, {"synthetic": str(images.root)}) as job:
         if job.finished:
             return
         plan = job.remember("plan", lambda: balanced_plan(bank, images, workers))
@@ -104,10 +105,17 @@ def balanced_plan(bank: StyleBank, images: ImageSet, workers: int = 1) -> dict[s
     return dict(zip(keys, styles.tolist(), strict=True))
 
 
-def listing_digest(images: ImageSet) -> str:
-    """A digest of the set's keys and file sizes: resuming on another input is refused."""
-    lines = "\n".join(f"{item.key}\t{item.path.stat().st_size}" for item in images)
-    return hashlib.sha256(lines.encode()).hexdigest()
+def content_digest(images: ImageSet) -> str:
+    """A digest of the set's files and labels: resuming on another input is refused."""
+    lines = [json.dumps([item.key, item.path.suffix, item.label, _file_digest(item.path)]) for item in images]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError:  # the shard pass meets the file again and lists it
+        return "unreadable"
 
 
 @dataclass

@@ -15,21 +15,30 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from metrics.errors import InputError
-from metrics.images import natural
+from metrics.images import natural, read_metadata
 
 SHARD_SIZE = 32
 MAX_ERRORS = 100
+SHARDS_PER_WORKER = 4  # a new process costs some seconds of imports, as much as this many shards
+TEMPORARY = ".part.tmp"
+CHANGED = {
+    "images": "the input images have changed since",
+    "style": "the style file has changed since",
+    "parameters": "the file of classes has changed since",
+    "version": "it was made by another version of this program",
+}
 
 
 @dataclass(frozen=True)
@@ -68,13 +77,14 @@ class Job:
     Args:
         out: the folder to fill; created when missing.
         config: everything that decides the output, JSON-able; written to ``run.json``.
+        notes: more for ``run.json``; another run may differ in them.
 
     Raises:
         InputError: OUT holds something else, another run is at work in it, or an earlier run had another config.
     """
 
-    def __init__(self, out: Path, config: Mapping[str, Any]) -> None:
-        self.out, self.config = Path(out), json.loads(json.dumps(config))
+    def __init__(self, out: Path, config: Mapping[str, Any], notes: Mapping[str, Any] | None = None) -> None:
+        self.out, self.config, self.notes = Path(out), json.loads(json.dumps(config)), dict(notes or {})
         self.state = self.out / ".job"
 
     def __enter__(self) -> Job:
@@ -119,6 +129,7 @@ class Job:
             if markers[shard].exists():
                 marker = json.loads(markers[shard].read_text())
                 done, failed = done + len(marker["rows"]), failed + len(marker["errors"])
+        self._stop_on_errors(markers.values(), failed, max_errors)
         yield Progress(done, failed, len(keys))
         todo = [shard for shard in shards if not markers[shard].exists()]
         for marker in in_parallel(_PublishShard(task, self.out), todo, workers):
@@ -134,13 +145,23 @@ class Job:
         if self.out.exists() and not self.out.is_dir():
             raise InputError(f"{self.out}: is a file. Name a folder that does not exist yet.")
         if finished.exists() and not self.state.exists():
+            shutil.rmtree(self.out / ".job-done", ignore_errors=True)
             self._refuse_other(_read_config(finished), "holds a finished run")
+            self._refuse_incomplete()
             return True
         if self.out.exists() and not self.state.exists() and any(self.out.iterdir()):
             raise InputError(
                 f"{self.out}: not empty, and what it holds is not a run of this command. Name a new or empty folder."
             )
         return False
+
+    def _refuse_incomplete(self) -> None:
+        missing = [name for name in read_metadata(self.out) if not (self.out / name).is_file()]
+        if missing:
+            raise InputError(
+                f"{self.out}: holds a finished run, but {len(missing)} of its images are gone, e.g. {missing[0]}. "
+                "Remove the folder and repeat the command, or name another one."
+            )
 
     def _open_state(self) -> None:
         self.state.mkdir(parents=True, exist_ok=True)
@@ -167,6 +188,8 @@ class Job:
     def _refuse_other(self, other: Mapping[str, Any], what: str) -> None:
         for name in sorted({*other, *self.config}):
             if other.get(name) != self.config.get(name):
+                if name in CHANGED:
+                    raise InputError(f"{self.out}: {what}, and {CHANGED[name]}. Name another folder.")
                 raise InputError(
                     f"{self.out}: {what} with {name} = {_short(other.get(name))}, and this command says "
                     f"{name} = {_short(self.config.get(name))}. Repeat the earlier setting to continue that run, "
@@ -177,13 +200,14 @@ class Job:
         if failed > limit:
             errors = [row for path in markers if path.exists() for row in json.loads(path.read_text())["errors"]]
             first = min(errors, key=lambda row: natural(row["key"]))
+            repair = "Repeat the command with a larger --max-errors to continue, or" if limit else "Or"
             raise InputError(
-                f"{failed} items failed (at most {limit} allowed); the first: {first['key']}: {first['error']}. Repair "
-                "them, or raise --max-errors; finished work is kept and the same command continues."
+                f"{failed} items failed (at most {limit} allowed); the first: {first['key']}: {first['error']}. "
+                f"{repair} repair the input and name a new folder."
             )
 
     def _publish(self, markers: Sequence[Path]) -> None:
-        for left_by_a_kill in self.out.rglob(".*.tmp"):
+        for left_by_a_kill in self.out.rglob(f"*{TEMPORARY}"):
             left_by_a_kill.unlink()
         parts = [json.loads(path.read_text()) for path in markers]
         rows = sorted((row for part in parts for row in part["rows"]), key=lambda row: natural(row["file_name"]))
@@ -191,29 +215,29 @@ class Job:
         write_atomically(self.out / "metadata.jsonl", _lines(rows))
         if errors:
             write_atomically(self.out / "errors.jsonl", _lines(errors))
-        summary = {"config": self.config, "images": len(rows), "errors": len(errors)}
+        summary = {"config": self.config, **self.notes, "images": len(rows), "errors": len(errors)}
         write_atomically(self.out / "run.json", to_json(summary))
-        shutil.rmtree(self.state)
+        shutil.rmtree(self.state.rename(self.out / ".job-done"))  # renamed first: half a state is never resumed
 
 
 def in_parallel(task: Callable[[Any], Any], arguments: Sequence[Any], workers: int) -> Iterator[Any]:
     """``task(argument)`` for every argument, in order of completion, on ``workers`` processes of one thread each.
 
-    One worker means this process. The task is sent to each process once and may keep what it loads.
+    Fewer are started when there is too little work for them, and for one the work is done in this process. The task is
+    sent to each process once and may keep what it loads.
     """
-    if workers <= 1 or len(arguments) <= 1:
-        with _one_thread():
+    count = min(workers, len(arguments) // SHARDS_PER_WORKER)
+    if count <= 1:
+        with one_thread():
             yield from map(task, arguments)
         return
     context = multiprocessing.get_context("spawn")  # fork is unsafe once torch or numba has started threads
-    count = min(workers, len(arguments))
     with ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker, initargs=(task,)) as pool:
-        waiting: set[Future[Any]] = {pool.submit(_work, argument) for argument in arguments}
+        with _interrupts_ignored():  # by the workers, which inherit it; this process stops them
+            futures = [pool.submit(_work, argument) for argument in arguments]
         try:
-            while waiting:
-                ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in ready:
-                    yield future.result()
+            for future in as_completed(futures):
+                yield future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -222,7 +246,7 @@ def in_parallel(task: Callable[[Any], Any], arguments: Sequence[Any], workers: i
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that it is either absent, or the old one, or complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{os.getpid()}{TEMPORARY}")  # short: the file name itself may be as long as allowed
     temporary.write_bytes(data)
     temporary.replace(path)
 
@@ -295,12 +319,25 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
 def _work(argument: Any) -> Any:
     return _task(argument)
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread: sums then do not depend on the number of cores."""
     torch = sys.modules.get("torch")  # a task that computes with torch has imported it
     if torch is None:
         yield

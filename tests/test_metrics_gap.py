@@ -98,6 +98,15 @@ def test_without_a_floor_set_the_reference_is_halved(folder, picture, features):
     assert again == report and not report.closed
 
 
+def test_the_halved_floor_of_dependent_crops_is_near_zero(folder, picture, features):
+    """Crops share their photo's mean; halves of photos from one distribution are at distance 0 all the same."""
+    rng = np.random.default_rng(0)
+    crops = np.repeat(rng.standard_normal((24, 6)), 8, axis=0) + 0.3 * rng.standard_normal((192, 6))
+    features({"out": normal(0, 12, 1), "real": crops})
+    report = compare(images(folder, picture, "out", 12), images(folder, picture, "real", 24), crops=8, metrics=["kid"])
+    assert abs(report.row("floor").measurements[0].value) < 0.25
+
+
 def test_crops_count_photos_as_the_independent_units(folder, picture, features):
     features({"out": normal(0, 12, 1), "real": normal(1, 40)})
     report = compare(images(folder, picture, "out", 12), images(folder, picture, "real", 10), crops=4)
@@ -135,11 +144,11 @@ def test_refusals(folder, picture, features, tmp_path):
         compare(out, real, metrics=["kidd"])
     with pytest.raises(InputError, match="no metric named"):
         compare(out, real, metrics=[])
-    with pytest.raises(InputError, match="cannot be halved"):
+    with pytest.raises(InputError, match=r"at least 4 are needed to be halved"):
         compare(out, real)
     with pytest.raises(InputError, match="no such folder"):
         compare(out, tmp_path / "none")
-    with pytest.raises(InputError, match=r"1 readable image, and at least 2 are needed"):
+    with pytest.raises(InputError, match=r"1 independent image\(s\), and at least 2 are needed"):
         compare(images(folder, picture, "one", 1), real)
 
 

@@ -215,3 +215,24 @@ def test_crops_list_what_cannot_be_opened(folder, picture):
 
 def test_natural_order_mixes_digits_and_letters():
     assert sorted(["a10", "a9", "9", "b", "10"], key=natural) == ["9", "10", "a9", "a10", "b"]
+
+
+def test_links_to_folders_are_followed_once(folder):
+    root = folder("set", {"real/a.png": SQUARE})
+    other = folder("other", {"b.png": SQUARE})
+    (root / "linked").symlink_to(other)
+    (root / "real/loop").symlink_to(root)
+    (root / "dangling.png").symlink_to(root / "nowhere.png")
+    assert [item.key for item in open_images(root)] == ["linked/b", "real/a"]
+
+
+def test_a_name_that_is_not_unicode_is_named(folder):
+    root = folder("set", {"a.png": SQUARE})
+    (root / "a.png").rename(os.fsdecode(os.fsencode(root) + b"/x\xff.png"))
+    with pytest.raises(InputError, match=r"is not valid UTF-8\. Rename it"):
+        open_images(root)
+
+
+def test_blank_lines_of_metadata_are_passed_over(folder):
+    root = folder("set", {"x.png": SQUARE, "metadata.jsonl": b'{"file_name": "x.png", "label": 3}\n\n'})
+    assert open_images(root).labels == [3]

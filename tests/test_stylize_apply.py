@@ -6,7 +6,7 @@ from PIL import Image
 
 from metrics.errors import InputError
 from metrics.images import open_images
-from stylize import apply_style, learn
+from stylize import apply_style, job, learn
 from stylize.apply import balanced_plan
 from stylize.styles.bank import StyleBank
 
@@ -50,7 +50,8 @@ def test_output_mirrors_keys_labels_and_provenance(style, synthetic, tmp_path):
     assert json.loads((tmp_path / "out/ledger.json").read_text()) == {"schema": 1, "images": []}
 
 
-def test_one_and_four_workers_give_the_same_bytes(style, synthetic, tmp_path):
+def test_one_and_four_workers_give_the_same_bytes(style, synthetic, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "SHARDS_PER_WORKER", 1)
     run(style, synthetic, tmp_path / "one", workers=1)
     run(style, synthetic, tmp_path / "four", workers=4, shard_size=2)
     assert tree(tmp_path / "one") == tree(tmp_path / "four")
@@ -88,6 +89,7 @@ def test_refusals(style, synthetic, tmp_path):
         ({"method": "gram"}, "unknown style method 'gram'"),
         ({"strength": 2}, "strength 2: expected"),
         ({"format": "bmp"}, "unknown image format 'bmp'"),
+        ({"device": "abacus"}, "device 'abacus' cannot be used"),
         ({"format": "jpeg", "quality": 0}, "quality 0: expected 1 to 100"),
     ]:
         with pytest.raises(InputError, match=message):
@@ -104,5 +106,23 @@ def test_another_input_or_strength_is_refused(style, synthetic, tmp_path, pictur
     with pytest.raises(InputError, match=r"strength = 1.0, and this command says strength = 0.5"):
         run(style, synthetic, tmp_path / "out", strength=0.5)
     Image.fromarray(picture(99)).save(synthetic / "class0/new.png")
-    with pytest.raises(InputError, match=r"finished run with images = "):
+    with pytest.raises(InputError, match=r"the input images have changed since"):
         run(style, synthetic, tmp_path / "out")
+
+
+def test_changed_pixels_or_labels_of_the_same_size_are_noticed(style, folder, picture, tmp_path):
+    root = folder("bmp", {f"a/{i}.bmp": picture(i, 16, 16) for i in range(3)})
+    run(style, root, tmp_path / "out")
+    (root / "a/1.bmp").write_bytes((root / "a/2.bmp").read_bytes())
+    with pytest.raises(InputError, match="the input images have changed"):
+        run(style, root, tmp_path / "out")
+
+
+def test_unusual_names_and_labels_survive_the_round_trip(style, folder, picture, tmp_path):
+    names = ["a\u2028b", "x5\u00b2", "01", "1", "weiß ☃"]
+    rows = "\n".join(json.dumps({"file_name": f"{name}.png", "label": 7}) for name in names)
+    root = folder("odd", {**{f"{n}.png": picture(i) for i, n in enumerate(names)}, "metadata.jsonl": rows.encode()})
+    run(style, root, tmp_path / "out")
+    before, after = open_images(root), open_images(tmp_path / "out")
+    assert [item.key for item in after] == [item.key for item in before]
+    assert after.labels == before.labels == [7] * 5

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_files_that_are_no_bank_are_refused(bank, tmp_path):
         StyleBank.load(path)
 
 
-@pytest.mark.parametrize("damage", ["nan", "shape", "missing"])
+@pytest.mark.parametrize("damage", ["nan", "shape", "missing", "huge", "negative"])
 def test_damaged_banks_are_refused(bank, tmp_path, damage):
     from safetensors import safe_open
 
@@ -128,10 +129,14 @@ def test_damaged_banks_are_refused(bank, tmp_path, damage):
         tensors["colour/mean"][0] = float("nan")
     elif damage == "shape":
         tensors["colour/mean"] = tensors["colour/mean"][:3].clone()
+    elif damage == "huge":
+        tensors["colour/mean"] *= 1e300
+    elif damage == "negative":
+        tensors["colour/covariance"] *= -1
     else:
         del tensors["colour/mean"]
     save_file(tensors, path, metadata)
-    with pytest.raises(InputError, match=r"damaged style bank.*colour/mean"):
+    with pytest.raises(InputError, match=r"damaged style bank.*colour/(mean|covariance)"):
         StyleBank.load(path)
 
 
@@ -158,3 +163,25 @@ def test_a_broken_ledger_is_an_error(photos):
     (photos / "ledger.json").write_text("[]")
     with pytest.raises(InputError, match="not a licence ledger"):
         learn(photos, crops=1, size=32)
+
+
+@pytest.mark.parametrize("entry", ["sources", "licences", "seed"])
+def test_a_damaged_header_is_refused(bank, tmp_path, entry):
+    path = tmp_path / "x.safetensors"
+    replace(bank, header={**bank.header, entry: "abc"}).save(path)
+    if entry == "sources":
+        replace(bank, sources=()).save(path)
+    with pytest.raises(InputError, match=r"damaged style bank.*header"):
+        StyleBank.load(path)
+
+
+def test_learning_does_not_depend_on_the_number_of_threads(photos, tmp_path):
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        learn(photos, crops=2, size=128).save(tmp_path / f"{threads}.safetensors")
+    assert (tmp_path / "1.safetensors").read_bytes() == (tmp_path / "2.safetensors").read_bytes()
+
+
+def test_somebody_elses_ledger_above_the_photos_is_left_alone(photos):
+    (photos.parent / "ledger.json").write_text('{"accounts": []}')
+    assert licences(open_images(photos)).rows == ()

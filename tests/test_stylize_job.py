@@ -9,6 +9,7 @@ import time
 import pytest
 
 from metrics.errors import InputError
+from stylize import job
 from stylize.job import Failure, Image, Job, in_parallel
 
 KEYS = [f"k{i}" for i in range(10)]
@@ -30,8 +31,8 @@ def tree(root):
 
 
 def complete(out, task=work, config=CONFIG, **options):
-    with Job(out, config) as job:
-        return list(job.run(task, KEYS, **options))
+    with Job(out, config) as started:
+        return list(started.run(task, KEYS, **options))
 
 
 def test_a_finished_folder_holds_images_metadata_and_configuration(tmp_path):
@@ -42,6 +43,11 @@ def test_a_finished_folder_holds_images_metadata_and_configuration(tmp_path):
     rows = [json.loads(line) for line in found["metadata.jsonl"].splitlines()]
     assert rows[0] == {"file_name": "sub/k0.bin", "label": "0"} and len(rows) == 10
     assert json.loads(found["run.json"])["config"] == CONFIG
+
+
+@pytest.fixture(autouse=True)
+def _processes_for_little_work(monkeypatch):
+    monkeypatch.setattr(job, "SHARDS_PER_WORKER", 1)
 
 
 @pytest.mark.parametrize("options", [{"workers": 4, "shard_size": 3}, {"shard_size": 1}, {"shard_size": 100}])
@@ -88,6 +94,8 @@ def test_failures_are_listed_and_counted(tmp_path):
 def test_too_many_failures_stop_the_run_and_keep_its_work(tmp_path):
     with pytest.raises(InputError, match=r"2 items failed \(at most 1 allowed\); the first: k3: broken"):
         complete(tmp_path / "out", work_with_failures, shard_size=2, max_errors=1)
+    with pytest.raises(InputError, match=r"2 items failed"):  # the same command again gets no further
+        complete(tmp_path / "out", work_with_failures, shard_size=2, max_errors=1)
     assert complete(tmp_path / "out", work_with_failures, shard_size=2)[-1].done == 8
 
 
@@ -105,6 +113,20 @@ def test_another_configuration_is_refused_and_named(tmp_path):
         complete(tmp_path / "half", lambda keys: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(InputError, match=r"unfinished run with strength = 1.0"):
         complete(tmp_path / "half", config={**CONFIG, "strength": 0.5})
+
+
+def test_a_finished_run_with_missing_images_is_not_called_complete(tmp_path):
+    complete(tmp_path / "out")
+    (tmp_path / "out/sub/k4.bin").unlink()
+    with pytest.raises(InputError, match=r"1 of its images are gone, e\.g\. sub/k4\.bin"):
+        complete(tmp_path / "out")
+
+
+def test_notes_are_recorded_and_may_differ(tmp_path):
+    for spelling in ("a", "./a"):
+        with Job(tmp_path / "out", CONFIG, {"synthetic": spelling}) as started:
+            list(started.run(work, KEYS))
+    assert json.loads((tmp_path / "out/run.json").read_text())["synthetic"] == "a"
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path):
@@ -129,8 +151,8 @@ def test_two_runs_cannot_share_a_folder(tmp_path):
 def test_remember_computes_once_per_run(tmp_path):
     calls = []
     for _ in range(2):
-        with Job(tmp_path / "out", CONFIG) as job:
-            assert job.remember("plan", lambda: calls.append(1) or {"a": 1}) == {"a": 1}
+        with Job(tmp_path / "out", CONFIG) as started:
+            assert started.remember("plan", lambda: calls.append(1) or {"a": 1}) == {"a": 1}
     assert calls == [1]
 
 
@@ -169,7 +191,7 @@ def test_kill_nine_in_the_middle_changes_no_byte(tmp_path):
     assert not left, f"workers outlived their parent: {left}"
     markers = len(list((tmp_path / "out/.job").glob("*.json"))) - 1
     assert 2 <= markers < 20
-    (tmp_path / "out/sub/.k39.bin.123.tmp").write_bytes(b"half a file")
+    (tmp_path / "out/sub/.123.part.tmp").write_bytes(b"half a file")
     subprocess.run([*command, str(tmp_path / "out")], check=True, capture_output=True)
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 

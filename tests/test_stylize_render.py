@@ -129,7 +129,7 @@ def test_dataset_from_json(tmp_path):
     (tmp_path / "c.json").write_text(to_json(FAMILY, [module.sample_class(5, 9), module.sample_class(6, 2)]))
     data = PatternDataset(tmp_path / "c.json", instances=1, size=16)
     assert np.array_equal(np.asarray(data[1][0]), module.render(module.sample_class(6, 2), 0, 16))
-    with pytest.raises(InputError, match="3 classes were asked for, and it has 2"):
+    with pytest.raises(InputError, match="3 classes were asked for; expected 1 to 2"):
         PatternDataset(tmp_path / "c.json", classes=3)
     with pytest.raises(InputError, match="expected at least 1"):
         PatternDataset(FAMILY, classes=0)
@@ -142,7 +142,7 @@ def test_a_sound_set_has_no_warning(tmp_path):
     render(FAMILY, tmp_path / "out", classes=4, per_class=3)
     found = health(tmp_path / "out")
     assert found.looked_at == 12 and found.duplicates == 0 and 0 < found.acceptance <= 1
-    assert found.nearest_class > 0.02 and len(found.lines()) == 1
+    assert found.nearest_class > 0.05 and len(found.lines()) == 1
 
 
 def test_collapsed_classes_duplicates_and_empty_images_are_warned_of(folder):
@@ -161,3 +161,34 @@ def test_health_numbers_of_a_known_image(folder):
     found = health(folder("half", {"a/0.png": half}))
     assert found.fill == pytest.approx(12 / 32) and found.edges == pytest.approx(2 / 32)
     assert found.nearest_class is None and found.acceptance is None
+
+
+# --- every family, one contract -------------------------------------------------------------------------------------
+
+OPTIONS = {"one-image": {"photo": "assets/photos/learn/cat.jpg"}}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_renders_purely_and_survives_json(family):
+    module = load_family(family)
+    first, second = (module.sample_class(3, number, **OPTIONS.get(family, {})) for number in (1, 2))
+    image = module.render(first, 0, 48)
+    assert image.shape == (48, 48, 3) and image.dtype == np.uint8 and image.std() > 0
+    others = [module.render(first, 1, 48), module.render(second, 0, 48)]
+    assert not any(np.array_equal(image, other) for other in others)
+    name, again = from_json(to_json(family, [first, second]))
+    assert name == family and again == [first, second]
+    assert np.array_equal(module.render(again[0], 0, 48), image)
+
+
+def test_one_image_without_its_photo_says_what_to_give(tmp_path):
+    with pytest.raises(InputError, match=r"photo"):
+        render("one-image", tmp_path / "out", classes=1)
+
+
+def test_too_small_a_perturbation_is_warned_of(tmp_path):
+    """The published collapse of one perturbed fractal: classes at delta 0.01 cannot be told apart."""
+    for delta, alike in ((0.01, True), (0.1, False)):
+        out = tmp_path / str(delta)
+        render("one-fractal", out, classes=12, per_class=1, size=128, options={"delta": delta})
+        assert ("classes look alike" in "\n".join(health(out).lines())) == alike, (delta, health(out))

@@ -280,8 +280,10 @@ def test_assignment_is_the_balanced_optimum(contents, styles):
 
 def test_assignment_is_balanced_over_several_blocks(monkeypatch):
     monkeypatch.setattr(assignment, "BLOCK", 8)
-    x = np.random.default_rng(0).normal(size=(24, 3))
-    assert np.bincount(assignment.assign(x, x[:4])).tolist() == [6, 6, 6, 6]
+    x = np.random.default_rng(0).normal(size=(30, 3))
+    for contents, styles in ((24, 4), (29, 5), (30, 7), (24, 20), (30, 11)):
+        used = np.bincount(assignment.assign(x[:contents], x[:styles]), minlength=styles)
+        assert used.sum() == contents and used.max() - used.min() <= 1, (contents, styles)
 
 
 def test_descriptor_distance_is_the_bures_distance_where_covariances_commute():

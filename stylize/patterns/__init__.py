@@ -18,6 +18,17 @@ if TYPE_CHECKING:
 
 FAMILIES = {
     "neural-fractal": "regions of the plane that stay small under iteration of a random complex network",
+    "fractaldb": "2-D iterated function systems that fill at least a fifth of the image",
+    "exfractaldb": "3-D iterated function systems seen through a perspective camera",
+    "one-fractal": "one iterated function system; its small perturbations are the classes",
+    "fractal-svd": "contracting systems drawn by singular values, coloured, over a random background",
+    "rcdb": "noisy polygons that grow outward from a point, grey lines on white",
+    "visual-atom": "orbits of sine waves and noise that grow outward from an ellipse, grey lines on black",
+    "seg-contours": "many overlapping radial contours on black, with the class of each pixel (SegRCDB)",
+    "one-image": "edges of one real photo under random affine maps, each map a class (--option photo=FILE)",
+    "dead-leaves": "opaque shapes of random size fall on each other until no ground shows",
+    "spectrum-noise": "noise with a random power-law spectrum and random colours",
+    "moire": "two gratings of rings beat against each other and the pixel grid",
 }
 
 

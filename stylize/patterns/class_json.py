@@ -24,7 +24,7 @@ def to_json(family: str, classes: Sequence[Any]) -> str:
     return json.dumps(document, allow_nan=False) + "\n"
 
 
-def from_json(text: str) -> tuple[str, list[Any]]:
+def from_json(text: str | bytes) -> tuple[str, list[Any]]:
     """The family's name and the classes of a document.
 
     Raises:
@@ -33,7 +33,7 @@ def from_json(text: str) -> tuple[str, list[Any]]:
     try:
         document = json.loads(text)
         schema, family, classes = document["schema"], document["family"], document["classes"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"not a JSON document of pattern classes ({type(error).__name__}: {error}). "
             "Expected the output of: stylize patterns FAMILY --class 0"

@@ -100,9 +100,9 @@ def resolve_classes(family: str | Path, count: int | None, options: Mapping[str,
         raise InputError(f"{path}: its classes are fixed; got options {', '.join(options)}. Leave them out.")
     if not path.is_file():
         raise InputError(f"{path}: no such file. Write one with: stylize patterns FAMILY --classes 10 > {path}")
-    name, classes = from_json(path.read_text(encoding="utf-8"))
-    if count is not None and count > len(classes):
-        raise InputError(f"{path}: {count} classes were asked for, and it has {len(classes)}.")
+    name, classes = from_json(path.read_bytes())
+    if count is not None and not 1 <= count <= len(classes):
+        raise InputError(f"{path}: {count} classes were asked for; expected 1 to {len(classes)}, as many as it has.")
     return name, classes[:count]
 
 

@@ -26,7 +26,7 @@ def descriptor(images: torch.Tensor) -> torch.Tensor:
 
 
 def assign(contents: np.ndarray, styles: np.ndarray) -> np.ndarray:
-    """The style index of every content, balanced within blocks of BLOCK contents.
+    """The style index of every content: least total cost within blocks of BLOCK contents, balanced over all.
 
     Args:
         contents: descriptors ``float [N,D]``, in the set's key order.
@@ -35,20 +35,26 @@ def assign(contents: np.ndarray, styles: np.ndarray) -> np.ndarray:
     Returns:
         ``int64 [N]`` in [0, M).
     """
-    blocks = [contents[start : start + BLOCK] for start in range(0, len(contents), BLOCK)]
-    return np.concatenate([_assign_block(cdist(block, styles, "sqeuclidean")) for block in blocks])
+    used = np.zeros(len(styles), dtype=np.int64)
+    chosen: list[np.ndarray] = []
+    for start in range(0, len(contents), BLOCK):
+        chosen.append(_assign_block(cdist(contents[start : start + BLOCK], styles, "sqeuclidean"), used))
+        used += np.bincount(chosen[-1], minlength=len(styles))
+    return np.concatenate(chosen)
 
 
-def _assign_block(cost: np.ndarray) -> np.ndarray:
-    """Balanced assignment as a square problem: each style has ⌊N/M⌋ seats that must be taken and one that may be.
+def _assign_block(cost: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Balanced assignment as a square problem, given how often each style was used before.
 
-    Dummy contents fill the optional seats that stay empty; a prohibitive cost keeps them off the others.
+    With T contents so far, a style must reach ⌊T/M⌋ uses and may reach ⌈T/M⌉: that many seats it has left. Dummy
+    contents fill the optional seats that stay empty; a prohibitive cost keeps them off the others.
     """
     contents, styles = cost.shape
-    least, rest = divmod(contents, styles)
-    seats = np.repeat(np.arange(styles), least + (rest > 0))
-    optional = np.arange(len(seats)) % (least + 1) == least if rest else np.zeros(len(seats), bool)
-    dummies = np.where(optional, 0.0, 1.0 + cost.sum())
+    total = contents + int(used.sum())
+    must, may = total // styles, -(-total // styles)
+    seats = np.repeat(np.arange(styles), may - used)
+    seat_number = np.concatenate([np.arange(before, may) for before in used])
+    dummies = np.where(seat_number >= must, 0.0, 1.0 + cost.sum())
     square = np.vstack([cost[:, seats], np.tile(dummies, (len(seats) - contents, 1))])
     taken = linear_sum_assignment(square)[1][:contents]
     return np.asarray(seats[taken], dtype=np.int64)

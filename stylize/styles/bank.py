@@ -21,13 +21,22 @@ from metrics.ledger import licences
 from metrics.registry import unknown
 from metrics.seed import seed_for
 
-from ..job import write_atomically
+from ..job import one_thread, write_atomically
 from . import DEFAULT_METHOD, METHODS
 from .assignment import descriptor
 from .gamut import soft_gamut
 
 FORMAT = "reverse-stylize style bank"
 VERSION = 1
+HEADER = {
+    "sources": list,
+    "licences": list,
+    "unlicensed": list,
+    "skipped": dict,
+    "seed": int,
+    "crops": int,
+    "size": int,
+}
 CROPS = 8
 SIZE = 256
 
@@ -114,7 +123,7 @@ class StyleBank:
             with safe_open(path, "pt") as file:
                 header = _checked_header(path, file.metadata() or {})
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(
@@ -150,7 +159,8 @@ def learn(photos: str | Path | ImageSet, *, crops: int = CROPS, size: int = SIZE
         except ImageError as error:
             skipped[item.group] = str(error)
             continue
-        parts.append({"descriptors": descriptor(image), **_learn_all(image)})
+        with one_thread():
+            parts.append({"descriptors": descriptor(image), **_learn_all(image)})
         assert item.crop is not None
         box = [item.crop.left, item.crop.top, item.crop.side]
         sources.append({"key": item.key, "photo": item.group, "box": box})
@@ -162,8 +172,8 @@ def learn(photos: str | Path | ImageSet, *, crops: int = CROPS, size: int = SIZE
         "crops": crops,
         "size": size,
         "seed": seed,
-        "licences": list(held.rows),
-        "unlicensed": list(held.unlicensed),
+        "licences": [row for row in held.rows if row["key"] not in skipped],
+        "unlicensed": [key for key in held.unlicensed if key not in skipped],
         "skipped": skipped,
     }
     tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -196,6 +206,16 @@ def _module(method: str) -> ModuleType:
     return import_module(f".{method}", __package__)
 
 
+def _possible(name: str, values: torch.Tensor) -> bool:
+    """Means of images in [0, 1] lie there; their covariances are symmetric, positive and at most ¼ on the diagonal."""
+    if "mean" in name:
+        return bool((values >= 0).all() and (values <= 1).all())
+    if "covariance" in name:
+        bounded = (values.abs() <= 0.25 + 1e-6).all() and torch.allclose(values, values.mT, rtol=0, atol=1e-9)
+        return bool(bounded and (torch.linalg.eigvalsh(values) >= -1e-9).all())
+    return True
+
+
 def _learn_all(image: torch.Tensor) -> dict[str, torch.Tensor]:
     learnt = {name: _module(name).learn(image) for name in _statistics()}
     return {f"{group}/{name}": t for group, held in learnt.items() for name, t in held.items()}
@@ -218,6 +238,13 @@ def _checked_header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
             f"{path}: style bank of version {version}; this program reads version {VERSION}. "
             f"Learn it again: stylize learn PHOTOS {path}"
         )
+    for name, kind in HEADER.items():
+        if not isinstance(header.get(name), kind):
+            raise InputError(
+                f"{path}: damaged style bank: header entry {name!r} is not a {kind.__name__}. Learn it again."
+            )
+    if not header["sources"] or not all(isinstance(source, dict) for source in header["sources"]):
+        raise InputError(f"{path}: damaged style bank: no list of sources in its header. Learn it again.")
     return header
 
 
@@ -230,6 +257,10 @@ def _assembled(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tens
             raise InputError(f"{path}: damaged style bank: no {expected.dtype} tensor {name!r} of shape {list(shape)}.")
         if not torch.isfinite(tensors[name]).all():
             raise InputError(f"{path}: damaged style bank: {name!r} holds values that are not finite. Learn it again.")
+        if not _possible(name, tensors[name]):
+            raise InputError(
+                f"{path}: damaged style bank: {name!r} are no statistics of images in [0, 1]. Learn it again."
+            )
     statistics = {
         group: {name.split("/", 1)[1]: t for name, t in tensors.items() if name.startswith(f"{group}/")}
         for group in _statistics()

@@ -22,6 +22,7 @@ STATISTICS = "patches"
 PATCH = 3
 LEVELS = (4, 2, 1)  # reduction factors, coarse to fine
 GAIN = 5.0
+GRID = 128
 
 
 def learn(images: torch.Tensor) -> Statistics:
@@ -74,8 +75,12 @@ def by_level(
 
 
 def patch_statistics(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean ``float64 [N,27]`` and covariance ``float64 [N,27,27]`` of the 3×3 patches of ``float [N,3,H,W]`` images."""
-    patches = F.unfold(_padded(images, PATCH // 2), PATCH, stride=2 if min(images.shape[-2:]) >= 64 else 1).double()
+    """Mean ``float64 [N,27]`` and covariance ``float64 [N,27,27]`` of the 3×3 patches of ``float [N,3,H,W]`` images.
+
+    Large images are sampled on a grid of at least GRID positions along the short side, so memory stays bounded.
+    """
+    stride = max(1, min(images.shape[-2:]) // GRID)
+    patches = F.unfold(_padded(images, PATCH // 2), PATCH, stride=stride).double()
     mean = patches.mean(-1)
     centred = patches - mean[..., None]
     return mean, centred @ centred.mT / patches.shape[-1]

@@ -2,9 +2,10 @@
 
 A smooth content has no fine detail to amplify, so a linear map, however good, leaves it smooth. Here the map of
 :mod:`.patches` is kept gentle (gain 2), and at each level the patch covariance that it leaves missing is added as a
-stationary Gaussian texture of that covariance: white noise through one 3×3 colour filter per image, the middle rows of
-its symmetric square root. Random-phase textures of this kind carry all second-order statistics of a photo
-and none of its pixels (van Wijk 1991; Galerne, Gousseau & Morel 2011). Own combination; a style equal to the content
+stationary Gaussian texture: white noise through one 3×3 colour filter per image, the middle rows of the symmetric
+square root of that covariance. The colours of a pixel then have exactly the missing covariance, neighbours nearly so.
+Such textures carry second-order statistics of a photo and none of its pixels (van Wijk 1991; Galerne, Gousseau & Morel
+2011). Own combination; a style equal to the content
 leaves nothing missing and is the identity.
 """
 
