@@ -190,5 +190,5 @@ def test_too_small_a_perturbation_is_warned_of(tmp_path):
     """The published collapse of one perturbed fractal: classes at delta 0.01 cannot be told apart."""
     for delta, alike in ((0.01, True), (0.1, False)):
         out = tmp_path / str(delta)
-        render("one-fractal", out, classes=12, per_class=1, size=128, options={"delta": delta})
+        render("one-fractal", out, classes=12, per_class=1, size=256, options={"delta": delta})
         assert ("classes look alike" in "\n".join(health(out).lines())) == alike, (delta, health(out))
