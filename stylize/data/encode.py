@@ -25,7 +25,7 @@ def encode(image: np.ndarray, format: str = "png", quality: int = 90) -> bytes:
     buffer = io.BytesIO()
     picture = Image.fromarray(image)
     if format == "png":
-        picture.save(buffer, "PNG", compress_level=4)
+        picture.save(buffer, "PNG", compress_level=2)
     elif format == "jpeg":
         picture.save(buffer, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2)
     else:

@@ -82,8 +82,7 @@ def patch_statistics(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     stride = max(1, min(images.shape[-2:]) // GRID)
     patches = F.unfold(_padded(images, PATCH // 2), PATCH, stride=stride).double()
     mean = patches.mean(-1)
-    centred = patches - mean[..., None]
-    return mean, centred @ centred.mT / patches.shape[-1]
+    return mean, patches @ patches.mT / patches.shape[-1] - mean[..., None] * mean[..., None, :]
 
 
 def reduced(images: torch.Tensor, factor: int) -> torch.Tensor:
