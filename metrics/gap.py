@@ -26,6 +26,7 @@ from .registry import unknown
 from .seed import generator
 
 METRICS = ("kid", "fid")
+PHOTOS = ("real", "floor")  # the roles that real photos play
 HALVINGS = 20  # random halvings of the reference that make the floor when no floor set is given
 EXAMPLES = 12  # rows of the image grid
 FEW_GROUPS = 8  # below this many independent real photos, say so
@@ -83,18 +84,9 @@ def compare(
             raise unknown("metric", name, METRICS)
     if not metrics:
         raise InputError(f"no metric named. Expected some of: {', '.join(METRICS)}.")
-    if crops < 0:
-        raise InputError(f"crops = {crops}: expected 0 (whole photos) or more.")
-    sets = {"after": _opened(synthetic), "real": _opened(real)}
-    if before is not None:
-        sets["before"] = _opened(before)
-    if floor is not None:
-        sets["floor"] = _opened(floor)
-    size = _side(sets["after"])
-    cut = {
-        role: images.crops(crops, size, seed) if crops and role in ("real", "floor") else images
-        for role, images in sets.items()
-    }
+    given = {"after": synthetic, "real": real, "before": before, "floor": floor}
+    sets = {role: _opened(images) for role, images in given.items() if images is not None}
+    cut = _cropped(sets, crops, seed)
     _check_groups(cut)
     network = load_extractor(extractor, weights=weights, device=device)
     features = {role: _extracted(images, network, batch_size, watch, role) for role, images in cut.items()}
@@ -105,21 +97,18 @@ def compare(
         if role in features
     ]
     rows = [_row(part, features["real"], metrics, notes if part.role == "after" else ()) for part in parts]
-    if floor is None:
+    if "floor" not in sets:
         rows.append(_split_floor(features["real"], metrics, seed))
-    held = licences(sets["real"]), *([licences(sets["floor"])] if floor is not None else [])
+    held = [licences(sets[role]) for role in PHOTOS if role in sets]
     return GapReport(
         reference=_summary(features["real"]),
         rows=tuple(rows),
-        closed=tuple(_closed(name, rows, parts) for name in metrics) if before is not None else (),
+        closed=tuple(_closed(name, rows, parts) for name in metrics) if "before" in sets else (),
         extractor={"name": network.name, "fingerprint": network.fingerprint, **network.preprocessing},
         config={
-            "synthetic": str(sets["after"].root),
-            "real": str(sets["real"].root),
-            "before": None if before is None else str(sets["before"].root),
-            "floor": None if floor is None else str(sets["floor"].root),
+            **{role: str(images.root) for role, images in sets.items()},
             "crops": crops,
-            "crop size": size if crops else None,
+            "crop size": _side(sets["after"]) if crops else None,
             "metrics": list(metrics),
             "seed": seed,
             "device": device,
@@ -130,6 +119,16 @@ def compare(
         unlicensed=tuple(key for part in held for key in part.unlicensed),
         examples=_examples(sets, features["after"]),
     )
+
+
+def _cropped(sets: dict[str, ImageSet], crops: int, seed: int) -> dict[str, ImageSet]:
+    """Crops of the photos of 'real' and 'floor', as large as the short side of the first image under test."""
+    if crops < 0:
+        raise InputError(f"crops = {crops}: expected 0 (whole photos) or more.")
+    if crops == 0:
+        return sets
+    size = _side(sets["after"])
+    return {role: images.crops(crops, size, seed) if role in PHOTOS else images for role, images in sets.items()}
 
 
 def _opened(images: str | Path | ImageSet) -> ImageSet:

@@ -111,7 +111,7 @@ def test_crops_count_photos_as_the_independent_units(folder, picture, features):
     features({"out": normal(0, 12, 1), "real": normal(1, 40)})
     report = compare(images(folder, picture, "out", 12), images(folder, picture, "real", 10), crops=4)
     assert (report.reference.images, report.reference.groups) == (40, 10)
-    assert report.config["crop size"] == 16
+    assert report.config["crops"] == 4 and report.config["crop size"] == 16
 
 
 def test_no_gap_to_close_is_said(folder, picture, features):
