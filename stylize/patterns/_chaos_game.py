@@ -37,6 +37,7 @@ MASKS = u64(511)  # the 3 x 3 masks that are not empty
 
 
 def compiled(function: F) -> F:
+    """Compile with Numba, cached, without the GIL and without fast-math: the same bits on any machine."""
     return cast(F, njit(nogil=True, cache=True, error_model="numpy")(function))
 
 

@@ -191,6 +191,7 @@ def check_pair(name: str, values: Any, least: float, most: float, kind: type = i
 
 
 def compiled(function: F) -> F:
+    """Compile with Numba, cached, without the GIL and without fast-math: the same bits on any machine."""
     return cast(F, njit(nogil=True, cache=True, error_model="numpy")(function))
 
 
