@@ -30,7 +30,7 @@ def test_python_example_is_short_and_runs(tmp_path, monkeypatch, folder, picture
 
 def commands():
     lines = [line for block in blocks("(?:sh|bash|console)") for line in block.replace("\\\n", " ").splitlines()]
-    words = [shlex.split(line.removeprefix("$ "), comments=True) for line in lines]
+    words = [shlex.split(line.partition(" > ")[0].removeprefix("$ "), comments=True) for line in lines]
     return [w for w in words if w and w[0] in ("stylize", "domain-gap")]
 
 
