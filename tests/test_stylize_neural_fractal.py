@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from metrics.errors import InputError
-from stylize.patterns import load_family
 from stylize.patterns import _neural_fractal_kernel as kernel
+from stylize.patterns import load_family
 from stylize.patterns import neural_fractal as family
 from stylize.patterns.class_json import from_json, to_json
 
