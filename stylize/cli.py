@@ -169,8 +169,8 @@ def demo(
         open_images(photos / part)  # before any work is spent
     style = out / "style.safetensors"
     patterns, stylised = out / "patterns", out / "stylised"
-    options = {"classes": 10, "per_class": 30, "size": 256, "seed": seed, "workers": workers}
-    _finish(render_patterns("neural-fractal", patterns, **options), "render", patterns, quiet=True)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"classes": 10, "per_class": 30, "size": 256, "seed": seed, "workers": workers}
+    _finish(render_patterns("neural-fractal", patterns, **options), "render", patterns, quiet=True)
     learn_bank(photos / "learn", seed=seed).save(style)
     _finish(apply_style(style, patterns, stylised, workers=workers), "stylise", stylised, quiet=True)
     report = compare(
