@@ -89,11 +89,16 @@ class StyleBank:
             raise InputError(
                 f"expected uint8 [{len(keys)},3,H,W] images, one per key; got {images.dtype} {list(images.shape)}."
             )
-        chosen = torch.tensor([self.random_style(key) if plan is None else plan[key] for key in keys])
+        chosen = [self.random_style(key) if plan is None else plan[key] for key in keys]
+        each = zip(images, keys, chosen, strict=True)
+        return torch.cat([images[:0], *(self._transfer_one(*one, strength, method) for one in each)])
+
+    def _transfer_one(self, image: torch.Tensor, key: str, index: int, strength: float, method: str) -> torch.Tensor:
+        """One image at a time, in tensors of its own: matrix libraries round by batch size and memory alignment."""
         learnt = self.statistics[_module(method).STATISTICS]
-        style = {name: values[chosen].to(images.device) for name, values in learnt.items()}
-        seeds = [seed_for(int(self.header["seed"]), method, key) for key in keys]
-        content = images.float() / 255
+        style = {name: values[[index]].to(image.device) for name, values in learnt.items()}
+        content = image.unsqueeze(0).float() / 255
+        seeds = [seed_for(int(self.header["seed"]), method, key)]
         result = soft_gamut(content, _module(method).transfer(content, style, strength, seeds))
         return (result * 255).round().to(torch.uint8)
 
