@@ -13,8 +13,8 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,13 +48,17 @@ class Crop:
 
 @dataclass(frozen=True)
 class Item:
-    """One image of a set: its key, file, label (None: unlabelled) and group (the photo that a crop comes from)."""
+    """One image of a set: its key, file, label (None: unlabelled) and group (the photo that a crop comes from).
+
+    ``companions`` maps columns of ``metadata.jsonl`` such as ``mask_file_name`` to file names below the root.
+    """
 
     key: str
     path: Path
     label: str | int | None
     group: str
     crop: Crop | None = None
+    companions: Mapping[str, str] = field(default_factory=dict)
 
     def read(self) -> np.ndarray:
         """The image as ``uint8 [H,W,3]`` sRGB; raises ImageError."""
@@ -125,7 +129,8 @@ def cut(image: np.ndarray, crop: Crop) -> np.ndarray:
 def open_images(root: str | Path) -> ImageSet:
     """The image set of a folder, searched recursively.
 
-    Hidden files and folders are passed over. The label is the one ``metadata.jsonl`` (Hugging Face ``imagefolder``:
+    Hidden files and folders are passed over, and so are the masks and other companions that ``metadata.jsonl`` names
+    in a column ending in ``_file_name``. The label is the one ``metadata.jsonl`` (Hugging Face ``imagefolder``:
     keys ``file_name`` and ``label``) gives, else the item's parent folder below the root, else None.
 
     Raises:
@@ -136,7 +141,9 @@ def open_images(root: str | Path) -> ImageSet:
         raise InputError(f"{root}: no such folder. Expected a folder of images ({_suffix_list()}).")
     if not root.is_dir():
         raise InputError(f"{root}: not a folder. Expected a folder of images; got a {root.suffix or 'plain'} file.")
-    paths = _image_paths(root)
+    metadata = read_metadata(root)
+    beside = {name for row in metadata.values() for name in companions(row).values()}
+    paths = [path for path in _image_paths(root) if path.relative_to(root).as_posix() not in beside]
     if not paths:
         raise InputError(
             f"{root}: no images found in this folder or below it. Expected files ending in {_suffix_list()}."
@@ -144,7 +151,6 @@ def open_images(root: str | Path) -> ImageSet:
     for path in paths:
         if not _is_unicode(path.name):
             raise InputError(f"{root}: the file name {os.fsencode(path.name)!r} is not valid UTF-8. Rename it.")
-    metadata = read_metadata(root)
     by_key: dict[str, Path] = {}
     for path in paths:
         key = path.relative_to(root).with_suffix("").as_posix()
@@ -156,8 +162,10 @@ def open_images(root: str | Path) -> ImageSet:
         by_key[key] = path
     items = []
     for key in sorted(by_key, key=natural):
-        label = metadata.get(by_key[key].relative_to(root).as_posix(), {}).get("label")
-        items.append(Item(key, by_key[key], _folder_label(key) if label is None else label, key))
+        row = metadata.get(by_key[key].relative_to(root).as_posix(), {})
+        label = row.get("label")
+        label = _folder_label(key) if label is None else label
+        items.append(Item(key, by_key[key], label, key, companions=companions(row)))
     return ImageSet(root, items)
 
 
@@ -258,6 +266,11 @@ def read_metadata(root: Path) -> dict[str, dict[str, Any]]:
                 "Repair or remove this file."
             ) from error
     return rows
+
+
+def companions(row: Mapping[str, Any]) -> dict[str, str]:
+    """The files that a row of ``metadata.jsonl`` names beside its image, by column: ``mask_file_name`` and the like."""
+    return {name: str(value) for name, value in row.items() if name.endswith("_file_name") and value is not None}
 
 
 def _opened(source: Path | bytes) -> Image.Image:

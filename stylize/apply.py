@@ -41,7 +41,8 @@ def apply_style(
 ) -> Iterator[Progress]:
     """Write a stylised copy of ``synthetic`` with the same tree, keys and labels; yields progress.
 
-    OUT gets the images, ``metadata.jsonl`` (label and provenance of each), ``run.json`` (the configuration),
+    OUT gets the images, ``metadata.jsonl`` (label and provenance of each), copies of the masks and other companions
+    that the input's ``metadata.jsonl`` names in columns ending in ``_file_name``, ``run.json`` (the configuration),
     ``ledger.json`` (the real photos behind the style) and, if items failed, ``errors.jsonl``. A run that was
     interrupted continues where it stopped. Workers, shard size and order never change a pixel.
 
@@ -107,7 +108,10 @@ def balanced_plan(bank: StyleBank, images: ImageSet, workers: int = 1) -> dict[s
 
 def content_digest(images: ImageSet) -> str:
     """A digest of the set's files and labels: resuming on another input is refused."""
-    lines = [json.dumps([item.key, item.path.suffix, item.label, _file_digest(item.path)]) for item in images]
+    lines = [
+        json.dumps([item.key, item.path.suffix, item.label, _file_digest(item.path), *sorted(item.companions.items())])
+        for item in images
+    ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -151,7 +155,8 @@ class Stylise:
             raise ImageError("could not be read when styles were assigned, and can now; run again into a new folder")
         result = self.bank.transfer(content, [item.key], self.strength, method=self.method, plan=self.plan)
         data = encode(to_image(result), self.format, self.quality)
-        return Image(item.key, item.key + SUFFIXES[self.format], data, self._row(item))
+        beside = {column: (name, _read_companion(self.root, name)) for column, name in item.companions.items()}
+        return Image(item.key, item.key + SUFFIXES[self.format], data, self._row(item), beside)
 
     def _row(self, item: Item) -> dict[str, Any]:
         label = {} if item.label is None else {"label": item.label}
@@ -163,6 +168,16 @@ class Stylise:
             "seed": self.bank.header["seed"],
             "version": __version__,
         }
+
+
+def _read_companion(root: Path, name: str) -> bytes:
+    path = (root / name).resolve()
+    if not path.is_relative_to(root.resolve()) or any(part.startswith(".") for part in Path(name).parts):
+        raise ImageError(f"its companion {name!r} is hidden or lies outside {root}")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"its companion {name!r} cannot be read ({error.strerror})") from error
 
 
 def _describe(items: Sequence[Item]) -> dict[str, np.ndarray]:

@@ -22,12 +22,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from metrics.errors import InputError
-from metrics.images import natural, read_metadata
+from metrics.images import companions, natural, read_metadata
 
 SHARD_SIZE = 32
 MAX_ERRORS = 100
@@ -43,12 +43,17 @@ CHANGED = {
 
 @dataclass(frozen=True)
 class Image:
-    """One finished image: file name below OUT, encoded bytes, and its row of ``metadata.jsonl``."""
+    """One finished image: file name below OUT, encoded bytes, and its row of ``metadata.jsonl``.
+
+    ``companions`` are files that belong to it, such as its mask: column of the row, which ends in ``_file_name``, to
+    file name below OUT and bytes.
+    """
 
     key: str
     file_name: str
     data: bytes
     row: Mapping[str, Any]
+    companions: Mapping[str, tuple[str, bytes]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -156,10 +161,12 @@ class Job:
         return False
 
     def _refuse_incomplete(self) -> None:
-        missing = [name for name in read_metadata(self.out) if not (self.out / name).is_file()]
+        rows = read_metadata(self.out).values()
+        names = [str(row["file_name"]) for row in rows] + [name for row in rows for name in companions(row).values()]
+        missing = [name for name in names if not (self.out / name).is_file()]
         if missing:
             raise InputError(
-                f"{self.out}: holds a finished run, but {len(missing)} of its images are gone, e.g. {missing[0]}. "
+                f"{self.out}: holds a finished run, but {len(missing)} of its files are gone, e.g. {missing[0]}. "
                 "Remove the folder and repeat the command, or name another one."
             )
 
@@ -272,7 +279,10 @@ class _PublishShard:
                 errors.append({"key": result.key, "error": result.reason})
             else:
                 write_atomically(self.out / result.file_name, result.data)
-                rows.append({"file_name": result.file_name, **result.row})
+                for name, data in result.companions.values():
+                    write_atomically(self.out / name, data)
+                names = {column: name for column, (name, _) in result.companions.items()}
+                rows.append({"file_name": result.file_name, **names, **result.row})
         marker = {"rows": rows, "errors": errors, "seconds": round(time.perf_counter() - start, 3)}
         write_atomically(self.out / ".job" / f"{_digest(shard)}.json", to_json(marker))
         return marker

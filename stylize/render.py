@@ -13,7 +13,7 @@ from metrics.images import sha256
 from . import __version__
 from .data.encode import SUFFIXES, check_format, encode
 from .job import SHARD_SIZE, Failure, Image, Job, Progress
-from .patterns import load_family
+from .patterns import load_family, render_with_mask
 from .patterns.dataset import class_name, resolve_classes
 
 
@@ -34,7 +34,9 @@ def render_patterns(
     """Write ``classes`` × ``per_class`` images of a pattern family; yields progress.
 
     Every image is a pure function of (family, seed, class, instance, size). OUT gets ``<class>/<instance>.png``,
-    ``metadata.jsonl`` and ``run.json``. An interrupted run continues where it stopped.
+    ``metadata.jsonl`` and ``run.json``; a family with masks (seg-contours) also ``masks/<class>/<instance>.png``, 8-bit
+    grey with the label of each pixel, named in the column ``mask_file_name`` of ``metadata.jsonl``. An interrupted run
+    continues where it stopped.
 
     Args:
         family: a name in :data:`stylize.patterns.FAMILIES`, or a JSON file of classes from ``stylize patterns``.
@@ -97,9 +99,10 @@ class Render:
             class_id, instance = map(int, key.split("/"))
             if class_id not in self.classes:
                 self.classes[class_id] = family.sample_class(self.seed, class_id, **self.options)
-            image = family.render(self.classes[class_id], instance, self.size)
+            image, mask = render_with_mask(family, self.classes[class_id], instance, self.size)
             data = encode(image, self.format, self.quality)
-            yield Image(key, key + SUFFIXES[self.format], data, self._row(class_id, instance))
+            companions = {} if mask is None else {"mask_file_name": (f"masks/{key}.png", encode(mask))}
+            yield Image(key, key + SUFFIXES[self.format], data, self._row(class_id, instance), companions)
 
     def _row(self, class_id: int, instance: int) -> dict[str, Any]:
         params = self.classes[class_id]

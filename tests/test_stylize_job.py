@@ -118,7 +118,7 @@ def test_another_configuration_is_refused_and_named(tmp_path):
 def test_a_finished_run_with_missing_images_is_not_called_complete(tmp_path):
     complete(tmp_path / "out")
     (tmp_path / "out/sub/k4.bin").unlink()
-    with pytest.raises(InputError, match=r"1 of its images are gone, e\.g\. sub/k4\.bin"):
+    with pytest.raises(InputError, match=r"1 of its files are gone, e\.g\. sub/k4\.bin"):
         complete(tmp_path / "out")
 
 

@@ -8,10 +8,10 @@ from torchvision import transforms
 
 from metrics.errors import InputError
 from metrics.images import open_images
-from stylize import render_patterns
-from stylize.patterns import FAMILIES, load_family
+from stylize import apply_style, learn, render_patterns
+from stylize.patterns import FAMILIES, fractal_svd, load_family, seg_contours
 from stylize.patterns.class_json import from_json, to_json
-from stylize.patterns.dataset import PatternDataset
+from stylize.patterns.dataset import MultiInstanceDataset, PatternDataset, SegmentationDataset
 from stylize.patterns.health import health
 
 FAMILY = "neural-fractal"
@@ -135,6 +135,79 @@ def test_dataset_from_json(tmp_path):
         PatternDataset(FAMILY, classes=0)
 
 
+# --- masks and several labels ---------------------------------------------------------------------------------------
+
+FEW = {"categories": 5, "contours": 4}
+
+
+def test_masks_are_written_beside_the_images_and_are_no_images(tmp_path):
+    render("seg-contours", tmp_path / "out", classes=1, per_class=2, options={**FEW, "mask": "ring"}, format="webp")
+    images = open_images(tmp_path / "out")
+    assert [item.key for item in images] == ["00000/00000", "00000/00001"]
+    params = seg_contours.sample_class(0, 0, **FEW, mask="ring")
+    for instance, item in enumerate(images):
+        assert item.companions == {"mask_file_name": f"masks/{item.key}.png"}
+        with Image.open(tmp_path / "out" / item.companions["mask_file_name"]) as mask:
+            assert mask.mode == "L"
+            assert np.array_equal(np.asarray(mask), seg_contours.render_with_mask(params, instance, 32)[1])
+    (tmp_path / "out/masks/00000/00001.png").unlink()
+    with pytest.raises(InputError, match=r"1 of its files are gone, e\.g\. masks/00000/00001\.png"):
+        render("seg-contours", tmp_path / "out", classes=1, per_class=2, options={**FEW, "mask": "ring"}, format="webp")
+
+
+def test_stylising_keeps_the_masks(tmp_path, folder, picture):
+    render("seg-contours", tmp_path / "out", classes=1, per_class=2, options=FEW)
+    learn(folder("photos", {"a.png": picture(1, 40, 40)}), crops=1, size=32).save(tmp_path / "style.safetensors")
+    list(apply_style(tmp_path / "style.safetensors", tmp_path / "out", tmp_path / "styled", method="colour"))
+    before, after = open_images(tmp_path / "out"), open_images(tmp_path / "styled")
+    assert [item.companions for item in after] == [item.companions for item in before]
+    for item in after:
+        name = item.companions["mask_file_name"]
+        assert (tmp_path / "styled" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/hostname", "a/.job/config.json", "a/none.png"])
+def test_a_companion_outside_the_set_hidden_or_missing_is_listed_not_copied(tmp_path, folder, picture, name):
+    root = folder("set", {"a/1.png": picture(1), "a/2.png": picture(2), "a/.job/config.json": b"{}"})
+    folder(".", {"secret.png": picture(3)})
+    rows = [{"file_name": "a/1.png"}, {"file_name": "a/2.png", "mask_file_name": name}]
+    (root / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    learn(folder("photos", {"a.png": picture(1, 40, 40)}), crops=1, size=32).save(tmp_path / "style.safetensors")
+    list(apply_style(tmp_path / "style.safetensors", root, tmp_path / "styled", method="colour"))
+    errors = [json.loads(line) for line in (tmp_path / "styled/errors.jsonl").read_text().splitlines()]
+    assert [error["key"] for error in errors] == ["a/2"] and "companion" in errors[0]["error"]
+    assert sorted(p.name for p in (tmp_path / "styled").rglob("*.png")) == ["1.png"]
+
+
+def test_segmentation_dataset():
+    data = SegmentationDataset(3, size=40, seed=2, options={**FEW, "mask": "disc"})
+    params = seg_contours.sample_class(2, 0, **FEW, mask="disc")
+    image, mask = seg_contours.render_with_mask(params, 2, 40)
+    assert len(data) == 3 and data.parameters == params
+    assert np.array_equal(np.asarray(data[2][0]), image) and np.array_equal(np.asarray(data[-1][1]), mask)
+    pairs = SegmentationDataset(3, 40, 2, options={**FEW}, transforms=lambda image, mask: (image.size, mask.mode))
+    assert pairs[0] == ((40, 40), "L")
+    with pytest.raises(InputError, match="rcdb has no masks"):
+        SegmentationDataset(3, family="rcdb")
+    with pytest.raises(IndexError):
+        data[3]
+
+
+def test_multi_instance_dataset():
+    data = MultiInstanceDataset(6, 4, size=48, seed=3, most=3)
+    classes = [fractal_svd.sample_class(3, number) for number in range(6)]
+    for index in (3, 0):
+        image, label = fractal_svd.render_many(3, index, classes, 48, most=3)
+        sample, target = data[index]
+        assert np.array_equal(np.asarray(sample), image) and target.tolist() == label.tolist()
+        assert 1 <= target.sum() <= 3
+    loader = DataLoader(MultiInstanceDataset(6, 4, 48, transform=transforms.ToTensor()), batch_size=4)
+    images, targets = next(iter(loader))
+    assert images.shape == (4, 3, 48, 48) and targets.shape == (4, 6) and targets.dtype.is_floating_point
+    with pytest.raises(InputError, match="expected at least 1 of each"):
+        MultiInstanceDataset(0, 4)
+
+
 # --- health ---------------------------------------------------------------------------------------------------------
 
 
@@ -188,7 +261,7 @@ def test_one_image_without_its_photo_says_what_to_give(tmp_path):
 
 def test_too_small_a_perturbation_is_warned_of(tmp_path):
     """The published collapse of one perturbed fractal: classes at delta 0.01 cannot be told apart."""
-    for delta, alike in ((0.01, True), (0.1, False)):
-        out = tmp_path / str(delta)
-        render("one-fractal", out, classes=12, per_class=1, size=256, options={"delta": delta})
-        assert ("classes look alike" in "\n".join(health(out).lines())) == alike, (delta, health(out))
+    for size, delta, alike in ((128, 0.01, True), (128, 0.1, False), (256, 0.01, True), (256, 0.05, False)):
+        out = tmp_path / f"{size} {delta}"
+        render("one-fractal", out, classes=12, per_class=1, size=size, options={"delta": delta})
+        assert ("classes look alike" in "\n".join(health(out).lines())) == alike, (size, delta, health(out))

@@ -61,8 +61,8 @@ def pillow_areas(params, instance, size, ring):
 @pytest.mark.parametrize(("mask", "differing"), [("ring", 1e-4), ("disc", 4e-3)])
 def test_areas_match_pillow(mask, differing):
     """Pillow fills thin spikes in its own way where no line is drawn over their edge."""
-    params = klass(1)
-    areas = seg_contours.render_with_mask(params, 0, 512, mask=mask)[1]
+    params = klass(1, mask=mask)
+    areas = seg_contours.render_with_mask(params, 0, 512)[1]
     assert len(np.unique(areas)) > 2
     assert (areas != pillow_areas(params, 0, 512, mask == "ring")).mean() < differing
 
@@ -85,7 +85,7 @@ def test_area_of_a_star_is_where_the_winding_is_odd():
 def test_ring_of_one_polygon_is_its_line():
     params = dataclasses.replace(klass(0), categories=((50, 1, 0.5, 0.0, 40, 1.0, 1.0),), contours=1)
     _, lines = seg_contours.render_with_mask(params, 1, 256)
-    _, ring = seg_contours.render_with_mask(params, 1, 256, mask="ring")
+    _, ring = seg_contours.render_with_mask(dataclasses.replace(params, mask="ring"), 1, 256)
     assert lines.any() and np.array_equal(lines, ring)
 
 
@@ -194,6 +194,8 @@ def test_bad_options():
     with pytest.raises(InputError, match="categories is 255; expected an integer from 1 to 254"):
         seg_contours.sample_class(0, 0, categories=255)
     with pytest.raises(InputError, match="Did you mean 'lines'"):
-        seg_contours.render_with_mask(klass(0), 0, 64, mask="line")
+        seg_contours.sample_class(0, 0, mask="line")
+    with pytest.raises(InputError, match="'ring' is drawn by render_with_mask only"):
+        seg_contours.render_with_mask_torch(klass(0, mask="ring"), [0], 64)
     with pytest.raises(InputError, match="size is 9000"):
         seg_contours.render(klass(0), 0, 9000)

@@ -43,6 +43,8 @@ class Family(Protocol):
     def render(self, params: Any, instance: int, size: int) -> np.ndarray:
         """One image of the class, uint8 [size,size,3] sRGB."""
 
+    # A family for segmentation also has render_with_mask(params, instance, size) -> (image, uint8 [size,size]).
+
 
 def load_family(name: str) -> Family:
     """The family called ``name``.
@@ -53,6 +55,14 @@ def load_family(name: str) -> Family:
     if name not in FAMILIES:
         raise unknown("pattern family", name, FAMILIES)
     return cast(Family, import_module(f".{name.replace('-', '_')}", __name__))
+
+
+def render_with_mask(family: Family, params: Any, instance: int, size: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """One image, uint8 [size,size,3], and the label of each pixel, uint8 [size,size], where the family has masks."""
+    if hasattr(family, "render_with_mask"):
+        image, mask = family.render_with_mask(params, instance, size)
+        return image, mask
+    return family.render(params, instance, size), None
 
 
 def check_options(name: str, options: Iterable[str]) -> None:

@@ -1,4 +1,8 @@
-"""A pattern family as a map-style PyTorch dataset: images are rendered when they are asked for."""
+"""Pattern families as map-style PyTorch datasets: images are rendered when they are asked for.
+
+``PatternDataset`` has one class per image, ``SegmentationDataset`` a mask (SegRCDB), ``MultiInstanceDataset`` a
+multi-hot label (several fractals of Anderson and Farrell in one image).
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
 from metrics.errors import InputError
 
-from . import check_options, load_family
+from . import check_options, fractal_svd, load_family, render_with_mask
 from .class_json import from_json
 
 
@@ -68,9 +73,7 @@ class PatternDataset(Dataset[tuple[Any, Any]]):
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index {index} of a dataset of {len(self)} images")
-        label, instance = divmod(index % len(self), self.instances)
+        label, instance = divmod(_position(index, len(self)), self.instances)
         pixels = load_family(self.family).render(self.parameters(label), instance, self.size)
         image, target = Image.fromarray(pixels), label
         sample = image if self.transform is None else self.transform(image)
@@ -83,6 +86,106 @@ class PatternDataset(Dataset[tuple[Any, Any]]):
         if label not in self._sampled:
             self._sampled[label] = load_family(self.family).sample_class(self.seed, label, **self.options)
         return self._sampled[label]
+
+
+class SegmentationDataset(Dataset[tuple[Any, Any]]):
+    """Images of one SegRCDB label set with the category of every pixel; like a segmentation set of torchvision.
+
+    An item is ``(image, mask)``: PIL images in RGB and L, or what ``transforms`` makes of both. Label 0 is the
+    background. An item depends on (family, seed, options, index, size) alone.
+
+    Args:
+        images: number of images.
+        size: side in pixels.
+        seed: decides the label set and every image.
+        family: a family with masks, or a JSON file with one label set from ``stylize patterns``.
+        options: of the family's ``sample_class``, e.g. ``{"mask": "ring", "categories": 20}``.
+        transforms: ``(image, mask)`` to ``(sample, target)``, e.g. a joint transform of torchvision.
+
+    Attributes:
+        parameters: the label set.
+
+    Raises:
+        InputError: a family without masks, fewer than one image, or a family, option or file that is refused.
+    """
+
+    def __init__(
+        self,
+        images: int,
+        size: int = 512,
+        seed: int = 0,
+        family: str | Path = "seg-contours",
+        options: Mapping[str, Any] | None = None,
+        transforms: Callable[[Image.Image, Image.Image], Any] | None = None,
+    ) -> None:
+        name, given = resolve_classes(family, None, options or {})
+        self.family, self.images, self.size, self.transforms = load_family(name), images, size, transforms
+        if not hasattr(self.family, "render_with_mask"):
+            raise InputError(f"family {name} has no masks. Expected seg-contours.")
+        if images < 1:
+            raise InputError(f"images = {images}: expected at least 1.")
+        self.parameters = given[0] if given else self.family.sample_class(seed, 0, **dict(options or {}))
+
+    def __len__(self) -> int:
+        return self.images
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        pixels, mask = render_with_mask(self.family, self.parameters, _position(index, self.images), self.size)
+        assert mask is not None
+        image, target = Image.fromarray(pixels), Image.fromarray(mask)
+        return (image, target) if self.transforms is None else self.transforms(image, target)
+
+
+class MultiInstanceDataset(Dataset[tuple[Any, Any]]):
+    """Images of one to ``most`` fractals each with a multi-hot label, float32 [classes], for binary cross entropy.
+
+    Anderson & Farrell, "Improving Fractal Pre-training" (WACV 2022), section 3.3; see
+    :func:`stylize.patterns.fractal_svd.render_many`. An item depends on (seed, classes, index, size) alone.
+
+    Args:
+        classes: number of classes to choose from.
+        images: number of images.
+        size: side in pixels.
+        seed: decides every class and image.
+        most: fractals in an image, at most.
+        transform: PIL image to sample.
+
+    Attributes:
+        parameters: the classes.
+
+    Raises:
+        InputError: fewer than one class or image.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        images: int,
+        size: int = 224,
+        seed: int = 0,
+        most: int = 5,
+        transform: Callable[[Image.Image], Any] | None = None,
+    ) -> None:
+        if classes < 1 or images < 1:
+            raise InputError(f"classes = {classes}, images = {images}: expected at least 1 of each.")
+        self.images, self.size, self.seed, self.most, self.transform = images, size, seed, most, transform
+        self.parameters = [fractal_svd.sample_class(seed, number) for number in range(classes)]
+
+    def __len__(self) -> int:
+        return self.images
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        position = _position(index, self.images)
+        pixels, label = fractal_svd.render_many(self.seed, position, self.parameters, self.size, most=self.most)
+        image = Image.fromarray(pixels)
+        return image if self.transform is None else self.transform(image), torch.from_numpy(label).float()
+
+
+def _position(index: int, length: int) -> int:
+    """A sequence's index as a position from 0; raises IndexError."""
+    if not -length <= index < length:
+        raise IndexError(f"index {index} of a dataset of {length} images")
+    return index % length
 
 
 def resolve_classes(family: str | Path, count: int | None, options: Mapping[str, Any]) -> tuple[str, list[Any] | None]:

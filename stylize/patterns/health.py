@@ -15,8 +15,11 @@ SAMPLE = 512  # images looked at, spread evenly over the set
 THUMBNAIL = 32
 SAME = 0.004  # root mean square difference of two thumbnails in [0, 1] below which images are duplicates (one level)
 COARSE = 8  # side of the thumbnail that compares classes: coarse enough that the noise of drawn points averages out
-ALIKE = 0.01  # nearest other class nearer than this for half of the images: the classes have collapsed. One perturbed
-# fractal gives 0.005 to 0.010 at delta 0.01, where training is known to collapse, and 0.020 to 0.026 at delta 0.1.
+# Classes have collapsed when for half of the images the nearest other class is nearer than ALIKE + NOISE / side: the
+# noise of drawn points falls with the side in pixels. One perturbed fractal at delta 0.01, where training is known to
+# collapse, gives 0.023 to 0.026, 0.009 to 0.012, 0.004 to 0.006, 0.003 to 0.004 at 64, 128, 256, 512 pixels; at delta
+# 0.05, where it works, 0.030 to 0.037, 0.014 to 0.024, 0.008 to 0.018, 0.008 to 0.015 (12 and 100 classes, 3 seeds).
+ALIKE, NOISE = 0.001, 1.6
 SPARSE = 0.02  # fill below which an image counts as nearly empty
 
 
@@ -26,7 +29,8 @@ class Health:
 
     ``fill``: share of pixels off the most common grey level, mean. ``edges``: share of pixels on an edge, mean.
     ``sparse``: share of images that are nearly empty. ``duplicates``: share of images that have a twin.
-    ``nearest_class``: median difference to the most similar image of another class, None with one class.
+    ``nearest_class``: median difference to the most similar image of another class, None with one class; ``alike``:
+    the difference below which classes of images of this size cannot be told apart.
     ``acceptance``: classes over draws of the class search, None where the family draws once.
     """
 
@@ -36,6 +40,7 @@ class Health:
     sparse: float
     duplicates: float
     nearest_class: float | None
+    alike: float
     acceptance: float | None
 
     def lines(self) -> list[str]:
@@ -50,10 +55,10 @@ class Health:
             lines.append(
                 f"warning: {self.duplicates:.1%} of the images have a twin: raise the number of parameters drawn"
             )
-        if self.nearest_class is not None and self.nearest_class < ALIKE:
+        if self.nearest_class is not None and self.nearest_class < self.alike:
             lines.append(
                 f"warning: the classes look alike (median difference {self.nearest_class:.3f} of the grey range, below "
-                f"{ALIKE}): training on them is likely to collapse; make the perturbation larger"
+                f"{self.alike:.3f}): training on them is likely to collapse; make the perturbation larger"
             )
         return lines
 
@@ -63,8 +68,7 @@ def health(out: Path) -> Health:
     images = open_images(out)
     metadata = read_metadata(out)
     chosen = [images[i] for i in np.unique(np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(int))]
-    measured = [_measure(_grey(item)) for item in chosen]
-    fills, edges, thumbnails = zip(*measured, strict=True)
+    fills, edges, thumbnails, sides = zip(*(_measure(_grey(item)) for item in chosen), strict=True)
     labels = np.array([str(item.label) for item in chosen])
     distances = _distances(np.stack(thumbnails))
     return Health(
@@ -74,12 +78,13 @@ def health(out: Path) -> Health:
         sparse=float(np.mean([fill < SPARSE for fill in fills])),
         duplicates=float((distances.min(1) < SAME).mean()) if len(chosen) > 1 else 0.0,
         nearest_class=_nearest_class(_distances(_coarse(np.stack(thumbnails))), labels),
+        alike=ALIKE + NOISE / float(np.median(sides)),
         acceptance=_acceptance(list(metadata.values())),
     )
 
 
-def _measure(grey: np.ndarray) -> tuple[float, float, np.ndarray]:
-    return _fill(grey), _edges(grey), _thumbnail(grey)
+def _measure(grey: np.ndarray) -> tuple[float, float, np.ndarray, int]:
+    return _fill(grey), _edges(grey), _thumbnail(grey), min(grey.shape)
 
 
 def _grey(item: Item) -> np.ndarray:

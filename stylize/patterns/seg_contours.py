@@ -93,6 +93,7 @@ class SegContours:
         seed, class_id: where the label set came from; its images draw from them too.
         categories: 1 to 254 tuples with the fields of ``Category``; the first has the label 1.
         contours: contours in an image, 1 to 128.
+        mask: "lines", "ring" or "disc", see above.
         draws: categories drawn until there were enough good ones; len(categories) / draws is the acceptance rate.
     """
 
@@ -100,12 +101,15 @@ class SegContours:
     class_id: int
     categories: tuple[tuple[Any, ...], ...]
     contours: int
+    mask: str
     draws: int
 
     def __post_init__(self) -> None:
         """Refuse what cannot be rendered: InputError."""
         check_identity(self)
         check_number("contours", self.contours, int, 1, MAX_CONTOURS)
+        if self.mask not in MASKS:
+            raise unknown("mask", self.mask, MASKS)
         check_number("draws", self.draws, int, 1, 2**31)
         if not isinstance(self.categories, tuple) or not 1 <= len(self.categories) <= 254:
             raise InputError("categories: expected a tuple of 1 to 254 of them.")
@@ -121,7 +125,13 @@ Parameters = SegContours
 
 
 def sample_class(
-    seed: int, class_id: int, *, categories: int = 254, contours: int = 32, min_ink: float = MIN_INK
+    seed: int,
+    class_id: int,
+    *,
+    categories: int = 254,
+    contours: int = 32,
+    mask: str = "lines",
+    min_ink: float = MIN_INK,
 ) -> SegContours:
     """The label set ``class_id`` of the data set ``seed``.
 
@@ -130,10 +140,11 @@ def sample_class(
         class_id: number of the label set, from 0.
         categories: labels, 1 to 254.
         contours: contours in an image, 1 to 128.
+        mask: "lines", "ring" or "disc", see above.
         min_ink: share of the canvas that a category must touch; 0 keeps the first draw.
 
     Raises:
-        InputError: a number out of range, or no draw touched so much within 1000 draws.
+        InputError: a number out of range, an unknown mask, or no draw touched so much within 1000 draws.
     """
     check_number("categories", categories, int, 1, 254)
     found, total = [], 0
@@ -141,7 +152,7 @@ def sample_class(
         category, draws = _category(seed, f"{class_id}/{label}", min_ink)
         found.append(tuple(category))
         total += draws
-    return SegContours(seed=seed, class_id=class_id, categories=tuple(found), contours=contours, draws=total)
+    return SegContours(seed=seed, class_id=class_id, categories=tuple(found), contours=contours, mask=mask, draws=total)
 
 
 def place(params: SegContours, instance: int) -> tuple[list[Stack], np.ndarray, np.ndarray]:
@@ -163,29 +174,24 @@ def place(params: SegContours, instance: int) -> tuple[list[Stack], np.ndarray, 
     return stacks, np.append(0, greys).astype(np.uint8), np.append(0, owners).astype(np.uint8)
 
 
-def render_with_mask(
-    params: SegContours, instance: int, size: int, *, mask: str = "lines"
-) -> tuple[np.ndarray, np.ndarray]:
+def render_with_mask(params: SegContours, instance: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """One image, uint8 [size,size,3], and the labels of its pixels, uint8 [size,size], 0 for the background.
 
     Args:
         params: the label set.
         instance: number of the image.
         size: side of the image, 8 to 8192 pixels.
-        mask: "lines", "ring" or "disc", see above.
 
     Raises:
-        InputError: a size out of range or an unknown mask.
+        InputError: a size out of range.
     """
-    if mask not in MASKS:
-        raise unknown("mask", mask, MASKS)
     stacks, greys, labels = place(params, instance)
     canvas = draw(stacks, size, ordinals(stacks))
     image = three_channels(greys[canvas])
-    if mask == "lines":
+    if params.mask == "lines":
         return image, labels[canvas]
     starts = np.cumsum([1] + [stack.polygons for stack in stacks[:-1]])
-    return image, _areas(stacks, labels[starts].tolist(), size, mask)
+    return image, _areas(stacks, labels[starts].tolist(), size, params.mask)
 
 
 def render(params: SegContours, instance: int, size: int) -> np.ndarray:
@@ -197,10 +203,15 @@ def render(params: SegContours, instance: int, size: int) -> np.ndarray:
 def render_with_mask_torch(
     params: SegContours, instances: Sequence[int], size: int, device: str = "cpu"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images uint8 [N,3,size,size] and "lines" masks uint8 [N,size,size] on a device, bit for bit as on the CPU.
+    """Images uint8 [N,3,size,size] and masks uint8 [N,size,size] on a device, bit for bit as on the CPU.
 
     On a CPU this is slower than ``render_with_mask``.
+
+    Raises:
+        InputError: a size out of range, or a mask other than "lines".
     """
+    if params.mask != "lines":
+        raise InputError(f"mask {params.mask!r} is drawn by render_with_mask only; expected 'lines' here.")
     from . import _contours_torch as fast
 
     placed = [place(params, instance) for instance in instances]
