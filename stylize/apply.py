@@ -22,7 +22,7 @@ from .data.encode import SUFFIXES, check_format, encode
 from .job import MAX_ERRORS, SHARD_SIZE, Failure, Image, Job, Progress, in_parallel, write_atomically
 from .styles import DEFAULT_METHOD
 from .styles.assignment import assign, descriptor
-from .styles.bank import StyleBank, check_method, check_strength, to_batch, to_image
+from .styles.bank import StyleBank, check_strength, stages, to_batch, to_image
 
 
 def apply_style(
@@ -50,7 +50,7 @@ def apply_style(
         style: a style bank, as :meth:`StyleBank.save` writes it.
         synthetic: a folder of images.
         out: the folder to fill; new, empty, or an earlier run of the same configuration.
-        method: one of :data:`stylize.styles.METHODS`.
+        method: one of :data:`stylize.styles.METHODS`, or several joined by ``+``.
         strength: 0 (unchanged) to 1 (all of the style's statistics).
         workers: processes of one thread each.
         format: ``png``, ``jpeg`` or ``webp``.
@@ -62,12 +62,13 @@ def apply_style(
     Raises:
         InputError: see :class:`stylize.job.Job`; unknown method or format; strength or quality out of range.
     """
-    check_method(method)
+    stages(method)
     check_strength(strength)
     check_format(format, quality)
     check_device(device)
     style, images = Path(style), open_images(synthetic)
     bank = StyleBank.load(style)
+    bank.check_holds(method)
     out = Path(out)
     if out.resolve() == images.root.resolve() or images.root.resolve() in out.resolve().parents:
         raise InputError(f"{out}: lies inside the input folder {images.root}. Name an output folder outside it.")

@@ -14,7 +14,7 @@ import typer
 from metrics.errors import InputError
 from metrics.terminal import follow, run, say
 
-from .styles import DEFAULT_METHOD, METHODS
+from .styles import DEFAULT_METHOD, LEARNT, METHODS
 
 if TYPE_CHECKING:
     from .job import Progress
@@ -94,6 +94,9 @@ def patterns(
 def learn(
     real: Annotated[Path, typer.Argument(help="Folder of real photos.")],
     style: Annotated[Path, typer.Argument(help="Style file to write, *.safetensors.")],
+    method: Annotated[
+        list[str] | None, typer.Option(help="Method to learn for, may be repeated; by default the usual ones.")
+    ] = None,
     crops: Annotated[int, typer.Option(help="Crops per photo; each is one style.")] = 8,
     size: Annotated[int, typer.Option(help="Side of a crop; best the side of the images to stylise.")] = 256,
     seed: Seed = 0,
@@ -108,7 +111,7 @@ def learn(
         )
     from .styles.bank import learn as learn_bank
 
-    bank = learn_bank(real, crops=crops, size=size, seed=seed)
+    bank = learn_bank(real, methods=method or LEARNT, crops=crops, size=size, seed=seed)
     for key, reason in bank.header["skipped"].items():
         say(f"skipped {key}: {reason}")
     _warn_unlicensed(bank.header["unlicensed"])

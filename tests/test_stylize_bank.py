@@ -1,9 +1,11 @@
 import json
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from metrics.errors import InputError
@@ -11,6 +13,7 @@ from metrics.images import open_images, sha256
 from metrics.ledger import licences
 from stylize.styles import METHODS
 from stylize.styles.bank import StyleBank, learn, to_batch
+from stylize.styles.gamut import soft_gamut
 
 
 @pytest.fixture
@@ -185,3 +188,45 @@ def test_learning_does_not_depend_on_the_number_of_threads(photos, tmp_path):
 def test_somebody_elses_ledger_above_the_photos_is_left_alone(photos):
     (photos.parent / "ledger.json").write_text('{"accounts": []}')
     assert licences(open_images(photos)).rows == ()
+
+
+# --- methods: composed, and learnt on request -----------------------------------------------------------------------
+
+
+def test_a_composition_is_one_method_after_the_other(photos, images):
+    bank = learn(photos, crops=2, size=64)
+    plan = {key: index for index, key in enumerate(KEYS)}
+    image = images[:1].float() / 255
+    for stage in ("colour", "patches"):
+        module = import_module(f"stylize.styles.{stage}")
+        style = {name: values[:1] for name, values in bank.statistics[stage].items()}
+        image = soft_gamut(image, module.transfer(image, style, 0.7, [0]))
+    got = bank.transfer(images[:1], KEYS[:1], 0.7, method="colour+patches", plan=plan)
+    assert torch.equal(got, (image * 255).round().to(torch.uint8))
+    other = bank.transfer(images[:1], KEYS[:1], 0.7, method="patches+colour", plan=plan)
+    assert not torch.equal(got, other)
+    with pytest.raises(InputError, match=r"unknown style method 'colur'. Did you mean 'colour'"):
+        bank.transfer(images, KEYS, method="patches+colur")
+
+
+def test_only_what_is_asked_for_is_learnt(photos, images, tmp_path):
+    bank = learn(photos, methods=["colour"], crops=1, size=64)
+    assert set(bank.statistics) == {"colour"}
+    bank.save(tmp_path / "s.safetensors")
+    again = StyleBank.load(tmp_path / "s.safetensors")
+    assert torch.equal(again.transfer(images, KEYS, method="colour"), bank.transfer(images, KEYS, method="colour"))
+    with pytest.raises(
+        InputError, match=r"no statistics for the method 'texture', only colour.*--method colour\+texture"
+    ):
+        again.transfer(images, KEYS, method="colour+texture")
+
+
+def test_statistics_of_an_unknown_method_are_refused(bank, tmp_path):
+    bank.save(tmp_path / "s.safetensors")
+    with safe_open(tmp_path / "s.safetensors", "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(tmp_path / "s.safetensors")
+    renamed = {name.replace("colour/", "color/"): tensor for name, tensor in tensors.items()}
+    save_file(renamed, tmp_path / "s.safetensors", metadata)
+    with pytest.raises(InputError, match="statistics of color, patches; this program knows"):
+        StyleBank.load(tmp_path / "s.safetensors")

@@ -1,7 +1,8 @@
 """Real statistics: learn them from photos, transfer them onto images. One method per file.
 
-A method is a module with ``transfer(float32 [N,3,H,W], {name: [N, ...]}, strength, seeds) -> float32 [N,3,H,W]`` and
-``STATISTICS``, the name of the module (often its own) whose ``learn(float32 [N,3,H,W]) -> {name: [N, ...]}`` it needs.
+Methods compose: ``colour+texture`` gives an image the colours first and then the texture of its style. A method is a
+module with ``transfer(float32 [N,3,H,W], {name: [N, ...]}, strength, seeds) -> float32 [N,3,H,W]`` and ``STATISTICS``,
+the name of the module (often its own) whose ``learn(float32 [N,3,H,W]) -> {name: [N, ...]}`` it needs.
 """
 
 METHODS = {
@@ -10,3 +11,4 @@ METHODS = {
     "texture": "patches, and a synthesised Gaussian texture where the content has no detail to stretch",
 }
 DEFAULT_METHOD = "texture"
+LEARNT = ("colour", "patches", "texture")  # the methods whose statistics `stylize learn` takes unless told otherwise

@@ -22,7 +22,7 @@ from metrics.registry import unknown
 from metrics.seed import seed_for
 
 from ..job import one_thread, write_atomically
-from . import DEFAULT_METHOD, METHODS
+from . import DEFAULT_METHOD, LEARNT, METHODS
 from .assignment import descriptor
 from .gamut import soft_gamut
 
@@ -45,9 +45,10 @@ SIZE = 256
 class StyleBank:
     """M styles: where each comes from, its descriptor ``float32 [M,D]`` and the methods' statistics ``[M,...]``.
 
-    ``sources[i]`` holds ``key`` (``photo#crop``), ``photo`` and ``box`` (left, top, side in pixels of the photo).
-    ``header`` holds the learning configuration, ``licences`` (ledger rows), ``unlicensed`` (photos without one) and
-    ``skipped`` (photos that could not be read, with the reason).
+    ``statistics`` are those of the methods that were asked for when it was learnt. ``sources[i]`` holds ``key``
+    (``photo#crop``), ``photo`` and ``box`` (left, top, side in pixels of the photo). ``header`` holds the learning
+    configuration, ``licences`` (ledger rows), ``unlicensed`` (photos without one) and ``skipped`` (photos that could
+    not be read, with the reason).
     """
 
     sources: tuple[Mapping[str, Any], ...]
@@ -73,7 +74,7 @@ class StyleBank:
             images: ``uint8 [N,3,H,W]`` sRGB.
             keys: the images' keys, N of them.
             strength: 0 (unchanged) to 1 (all of the style's statistics).
-            method: a name in :data:`METHODS`.
+            method: a name in :data:`METHODS`, or several joined by ``+``, applied in that order.
             plan: style index per key, as balanced assignment over a whole set gives; without it each key draws its
                 style at random, from the bank's seed and the key alone.
 
@@ -81,9 +82,10 @@ class StyleBank:
             ``uint8 [N,3,H,W]``, on the images' device. An image's result depends on nothing else in the batch.
 
         Raises:
-            InputError: unknown method, strength outside [0, 1], wrong dtype or shape.
+            InputError: unknown method, a method whose statistics the bank does not hold, strength outside [0, 1],
+                wrong dtype or shape.
         """
-        check_method(method)
+        self.check_holds(method)
         check_strength(strength)
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or len(images) != len(keys):
             raise InputError(
@@ -95,12 +97,22 @@ class StyleBank:
 
     def _transfer_one(self, image: torch.Tensor, key: str, index: int, strength: float, method: str) -> torch.Tensor:
         """One image at a time, in tensors of its own: matrix libraries round by batch size and memory alignment."""
-        learnt = self.statistics[_module(method).STATISTICS]
-        style = {name: values[[index]].to(image.device) for name, values in learnt.items()}
-        content = image.unsqueeze(0).float() / 255
-        seeds = [seed_for(int(self.header["seed"]), method, key)]
-        result = soft_gamut(content, _module(method).transfer(content, style, strength, seeds))
+        result = image.unsqueeze(0).float() / 255
+        for stage in stages(method):
+            learnt = self.statistics[_module(stage).STATISTICS]
+            style = {name: values[[index]].to(image.device) for name, values in learnt.items()}
+            seeds = [seed_for(int(self.header["seed"]), stage, key)]
+            result = soft_gamut(result, _module(stage).transfer(result, style, strength, seeds))
         return (result * 255).round().to(torch.uint8)
+
+    def check_holds(self, method: str) -> None:
+        """Raises InputError for an unknown method, or one whose statistics were not learnt."""
+        for stage in stages(method):
+            if _module(stage).STATISTICS not in self.statistics:
+                raise InputError(
+                    f"the style file holds no statistics for the method {stage!r}, only {', '.join(self.statistics)}. "
+                    f"Learn it again with: stylize learn PHOTOS STYLE.safetensors --method {method}"
+                )
 
     def random_style(self, key: str) -> int:
         """The style that ``key`` draws when there is no plan."""
@@ -137,18 +149,27 @@ class StyleBank:
         return _assembled(path, header, tensors)
 
 
-def learn(photos: str | Path | ImageSet, *, crops: int = CROPS, size: int = SIZE, seed: int = 0) -> StyleBank:
-    """Learn the statistics of every method from ``crops`` square crops of every photo.
+def learn(
+    photos: str | Path | ImageSet,
+    *,
+    methods: Sequence[str] = LEARNT,
+    crops: int = CROPS,
+    size: int = SIZE,
+    seed: int = 0,
+) -> StyleBank:
+    """Learn the statistics that ``methods`` need from ``crops`` square crops of every photo.
 
     Args:
         photos: a folder of real images, or an image set.
+        methods: names in :data:`METHODS`, or several joined by ``+``.
         crops: crops per photo; each is one style.
         size: side of a crop in pixels, after resizing; best the side of the images to be stylised.
         seed: decides the crops, and the style that a key draws at random.
 
     Raises:
-        InputError: no readable photo; crops < 1; size outside 16..4096.
+        InputError: no readable photo; unknown method; crops < 1; size outside 16..4096.
     """
+    groups = sorted({_module(stage).STATISTICS for method in methods for stage in stages(method)})
     if crops < 1 or not 16 <= size <= 4096:
         raise InputError(f"crops = {crops}, size = {size}: expected crops >= 1 and a size of 16 to 4096 pixels.")
     images = photos if isinstance(photos, ImageSet) else open_images(photos)
@@ -165,7 +186,7 @@ def learn(photos: str | Path | ImageSet, *, crops: int = CROPS, size: int = SIZE
             skipped[item.group] = str(error)
             continue
         with one_thread():
-            parts.append({"descriptors": descriptor(image), **_learn_all(image)})
+            parts.append({"descriptors": descriptor(image), **_learn_all(image, groups)})
         assert item.crop is not None
         box = [item.crop.left, item.crop.top, item.crop.side]
         sources.append({"key": item.key, "photo": item.group, "box": box})
@@ -185,10 +206,13 @@ def learn(photos: str | Path | ImageSet, *, crops: int = CROPS, size: int = SIZE
     return _assembled(images.root, {**header, "sources": sources}, tensors)
 
 
-def check_method(name: str) -> None:
-    """Raises InputError for a name that is no style method."""
-    if name not in METHODS:
-        raise unknown("style method", name, METHODS)
+def stages(method: str) -> list[str]:
+    """The methods that ``colour+texture`` names, in order; raises InputError for a name that is no style method."""
+    names = method.split("+")
+    for name in names:
+        if name not in METHODS:
+            raise unknown("style method", name, METHODS)
+    return names
 
 
 def check_strength(strength: float) -> None:
@@ -221,13 +245,9 @@ def _possible(name: str, values: torch.Tensor) -> bool:
     return True
 
 
-def _learn_all(image: torch.Tensor) -> dict[str, torch.Tensor]:
-    learnt = {name: _module(name).learn(image) for name in _statistics()}
+def _learn_all(image: torch.Tensor, groups: Sequence[str]) -> dict[str, torch.Tensor]:
+    learnt = {name: _module(name).learn(image) for name in groups}
     return {f"{group}/{name}": t for group, held in learnt.items() for name, t in held.items()}
-
-
-def _statistics() -> list[str]:
-    return sorted({_module(method).STATISTICS for method in METHODS})
 
 
 def _checked_header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -255,7 +275,14 @@ def _checked_header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
 
 def _assembled(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> StyleBank:
     sources = header.pop("sources")
-    reference = _learn_all(torch.zeros(1, 3, 16, 16))
+    groups = sorted({name.split("/", 1)[0] for name in tensors} - {"descriptors"})
+    known = {_module(method).STATISTICS for method in METHODS}
+    if not groups or not known.issuperset(groups):
+        raise InputError(
+            f"{path}: style bank with statistics of {', '.join(groups) or 'no method'}; this program knows "
+            f"{', '.join(sorted(known))}. Learn it again: stylize learn PHOTOS {path}"
+        )
+    reference = _learn_all(torch.zeros(1, 3, 16, 16), groups)
     for name, expected in {**reference, "descriptors": descriptor(torch.zeros(1, 3, 16, 16))}.items():
         shape = (len(sources), *expected.shape[1:])
         if name not in tensors or tensors[name].shape != shape or tensors[name].dtype != expected.dtype:
@@ -268,6 +295,6 @@ def _assembled(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tens
             )
     statistics = {
         group: {name.split("/", 1)[1]: t for name, t in tensors.items() if name.startswith(f"{group}/")}
-        for group in _statistics()
+        for group in groups
     }
     return StyleBank(tuple(sources), tensors["descriptors"], statistics, header)
