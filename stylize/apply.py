@@ -16,11 +16,12 @@ from metrics.errors import InputError
 from metrics.extractors.extractor import check_device
 from metrics.images import ImageError, ImageSet, Item, open_images, sha256
 from metrics.ledger import write_ledger
+from metrics.registry import unknown
 
 from . import __version__
 from .data.encode import SUFFIXES, check_format, encode
 from .job import MAX_ERRORS, SHARD_SIZE, Failure, Image, Job, Progress, in_parallel, write_atomically
-from .styles import DEFAULT_METHOD
+from .styles import ASSIGNMENTS, DEFAULT_METHOD
 from .styles.assignment import assign, descriptor
 from .styles.bank import StyleBank, check_strength, stages, to_batch, to_image
 
@@ -32,6 +33,7 @@ def apply_style(
     *,
     method: str = DEFAULT_METHOD,
     strength: float = 1.0,
+    assignment: str = "balanced",
     workers: int = 1,
     format: str = "png",
     quality: int = 90,
@@ -52,6 +54,7 @@ def apply_style(
         out: the folder to fill; new, empty, or an earlier run of the same configuration.
         method: one of :data:`stylize.styles.METHODS`, or several joined by ``+``.
         strength: 0 (unchanged) to 1 (all of the style's statistics).
+        assignment: ``balanced`` (optimal transport between contents and styles) or ``random``.
         workers: processes of one thread each.
         format: ``png``, ``jpeg`` or ``webp``.
         quality: 1 to 100, for JPEG and WebP.
@@ -64,6 +67,8 @@ def apply_style(
     """
     stages(method)
     check_strength(strength)
+    if assignment not in ASSIGNMENTS:
+        raise unknown("assignment", assignment, ASSIGNMENTS)
     check_format(format, quality)
     check_device(device)
     style, images = Path(style), open_images(synthetic)
@@ -79,13 +84,14 @@ def apply_style(
         "images": content_digest(images),
         "method": method,
         "strength": strength,
+        "assignment": assignment,
         "format": format,
         "quality": None if format == "png" else quality,
     }
     with Job(out, config, {"synthetic": str(images.root)}) as job:
         if job.finished:
             return
-        plan = job.remember("plan", lambda: balanced_plan(bank, images, workers))
+        plan = job.remember("plan", lambda: make_plan(bank, images, assignment, workers))
         write_atomically(out / "ledger.json", write_ledger(bank.header["licences"]))
         task = Stylise(
             style, images.root, {item.key: item for item in images}, plan, method, strength, format, quality, device
@@ -94,8 +100,13 @@ def apply_style(
         yield from job.run(task, keys, workers=workers, shard_size=shard_size, max_errors=max_errors)
 
 
-def balanced_plan(bank: StyleBank, images: ImageSet, workers: int = 1) -> dict[str, int]:
-    """The style index of every readable image of the set, by :func:`stylize.styles.assignment.assign`."""
+def make_plan(bank: StyleBank, images: ImageSet, assignment: str = "balanced", workers: int = 1) -> dict[str, int]:
+    """The style index of every readable image of the set.
+
+    ``balanced``: by :func:`stylize.styles.assignment.assign`; ``random``: each key's own draw.
+    """
+    if assignment == "random":
+        return {item.key: bank.random_style(item.key) for item in images}
     chunks = [images.items[start : start + SHARD_SIZE] for start in range(0, len(images), SHARD_SIZE)]
     described: dict[str, np.ndarray] = {}
     for part in in_parallel(_describe, chunks, workers):

@@ -130,6 +130,9 @@ def apply(
         str, typer.Option(help="; ".join(f"{name}: {text}" for name, text in METHODS.items()))
     ] = DEFAULT_METHOD,
     strength: Annotated[float, typer.Option(help="0 (unchanged) to 1 (all of the style's statistics).")] = 1.0,
+    assignment: Annotated[
+        str, typer.Option(help="Which image gets which style: balanced (optimal transport) or random.")
+    ] = "balanced",
     workers: Workers = CORES,
     format: Format = "png",
     quality: Quality = 90,
@@ -144,8 +147,8 @@ def apply(
     from .styles.bank import StyleBank
 
     _warn_unlicensed(StyleBank.load(style).header["unlicensed"])
-    options: dict[str, Any] = {"method": method, "strength": strength, "workers": workers, "format": format}
-    options |= {"quality": quality, "device": device, "max_errors": max_errors}
+    options: dict[str, Any] = {"method": method, "strength": strength, "assignment": assignment, "workers": workers}
+    options |= {"format": format, "quality": quality, "device": device, "max_errors": max_errors}
     _finish(apply_style(style, synthetic, out, **options), "stylise", out)
 
 

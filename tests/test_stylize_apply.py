@@ -7,7 +7,7 @@ from PIL import Image
 from metrics.errors import InputError
 from metrics.images import open_images
 from stylize import apply_style, job, learn
-from stylize.apply import balanced_plan
+from stylize.apply import make_plan
 from stylize.styles.bank import StyleBank
 
 
@@ -58,7 +58,7 @@ def test_one_and_four_workers_give_the_same_bytes(style, synthetic, tmp_path, mo
 
 
 def test_styles_are_used_evenly(style, synthetic):
-    plan = balanced_plan(StyleBank.load(style), open_images(synthetic))
+    plan = make_plan(StyleBank.load(style), open_images(synthetic))
     used = np.bincount(list(plan.values()), minlength=6)
     assert len(plan) == 11 and used.max() - used.min() <= 1
 
@@ -126,3 +126,14 @@ def test_unusual_names_and_labels_survive_the_round_trip(style, folder, picture,
     before, after = open_images(root), open_images(tmp_path / "out")
     assert [item.key for item in after] == [item.key for item in before]
     assert after.labels == before.labels == [7] * 5
+
+
+def test_random_assignment_is_each_keys_own_draw(style, synthetic, tmp_path):
+    run(style, synthetic, tmp_path / "out", assignment="random", method="colour")
+    bank = StyleBank.load(style)
+    rows = [json.loads(line) for line in (tmp_path / "out/metadata.jsonl").read_text().splitlines()]
+    for row in rows:
+        key = row["file_name"].removesuffix(".png")
+        assert row["style"] == dict(bank.sources[bank.random_style(key)])
+    with pytest.raises(InputError, match=r"unknown assignment 'balance'. Did you mean 'balanced'"):
+        run(style, synthetic, tmp_path / "no", assignment="balance")

@@ -12,3 +12,4 @@ METHODS = {
 }
 DEFAULT_METHOD = "texture"
 LEARNT = ("colour", "patches", "texture")  # the methods whose statistics `stylize learn` takes unless told otherwise
+ASSIGNMENTS = ("balanced", "random")
