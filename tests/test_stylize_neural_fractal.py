@@ -11,9 +11,12 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
+from numba import njit
 
 from metrics.errors import InputError
 from stylize.patterns import _neural_fractal_kernel as kernel
+from stylize.patterns import _neural_fractal_torch as tensors
 from stylize.patterns import load_family
 from stylize.patterns import neural_fractal as family
 from stylize.patterns.class_json import from_json, to_json
@@ -256,10 +259,108 @@ def test_extreme_weights_are_outside_not_undefined():
     assert all(np.isfinite(part).all() for part in field)
 
 
+@pytest.mark.parametrize("holomorphic", [False, True])
+def test_undefined_orbits_are_outside(holomorphic):
+    """An imaginary part near 2^47 pi has no phase left and its tanh is NaN; so is infinity minus infinity."""
+    weights = np.zeros(kernel.WEIGHTS, np.float32)
+    if holomorphic:
+        weights[[3, 7, 11]] = (2.0**46 + 2.0**23) * np.pi
+    else:
+        weights[kernel.OUTPUT_ROW :] = np.inf
+    out = np.empty((2, 64), np.float32)
+    frame = np.array([0, 1, 0, 0, 0, 1], np.float32)
+    kernel.orbits(weights, frame, np.uint32(1), 8, 2, 1, np.float32(1), holomorphic, out)
+    assert (out[0] == 0).all() and (out[1] == 1).all()
+    same = tensors.orbits(weights.tolist(), frame[None], [1], [1.0], 8, 2, 1, holomorphic, "cpu")
+    assert np.array_equal(same.numpy().reshape(2, 64), out)
+
+
 def test_more_samples_converge():
     params = dataclasses.replace(klass(3), iterations=6)
     best, four, one = (family.render_field(params, 0, 48, strata=s).coverage for s in (16, 4, 1))
     assert np.abs(four - best).mean() < np.abs(one - best).mean() / 2
+
+
+# The torch path
+
+
+@njit(error_model="numpy")
+def kernel_fma(a, b, c):
+    out = np.empty_like(a)
+    for i in range(len(a)):
+        out[i] = kernel.fma(a[i], b[i], c[i])
+    return out
+
+
+def near_ties(count):
+    """a b is half-way between two float32, and c is too small for float64 to move the sum off the tie."""
+    rng = np.random.default_rng(1)
+    a = (2 * rng.integers(2**11, 2**12, count) + 1).astype(np.float32)
+    b = (2 * rng.integers(2**11, 2**12, count) + 1).astype(np.float32)  # an odd product of 25 or 26 bits
+    return a, b, (rng.choice([-1, 1], count) * 2.0**-50).astype(np.float32)
+
+
+def test_multiply_add_rounds_once():
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(5000).astype(np.float32) for _ in range(2))
+    c = -(a * b) * (1 + rng.integers(-3, 4, 5000) * 2**-20).astype(np.float32)
+    tiny = (np.float32(1e-30) * a, np.float32(1e-12) * b, np.float32(1e-43) * c)
+    odd = (
+        np.array([np.inf, 1e38, -1e38, 0], np.float32),
+        np.array([1, 10, 10, -1], np.float32),
+        np.zeros(4, np.float32),
+    )
+    for triple in ((a, b, c), near_ties(5000), tiny, odd):
+        expected = kernel_fma(*triple)
+        sent = [torch.from_numpy(v) for v in triple]
+        assert np.array_equal(tensors.fma_by_double(*sent).numpy(), expected)
+        assert np.array_equal(tensors.fma(*sent).numpy(), expected)
+    a, b, c = (v.astype(np.float64) for v in near_ties(5000))
+    assert ((a * b + c).astype(np.float32) != kernel_fma(*near_ties(5000))).any(), "the ties are not hard enough"
+
+
+@pytest.mark.parametrize("activation", family.ACTIVATIONS)
+@pytest.mark.parametrize(("class_id", "size", "strata"), [(0, 40, 4), (1, 19, 3), (2, 64, 1)])
+def test_torch_gives_the_same_bits(activation, class_id, size, strata):
+    params = klass(class_id, activation)
+    images = family.render_torch(params, [3, 0], size, strata=strata)
+    assert images.shape == (2, 3, size, size) and images.dtype == torch.uint8
+    expected = np.stack([family.render(params, i, size, strata=strata) for i in (3, 0)])
+    assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), expected)
+
+
+@pytest.mark.parametrize("activation", family.ACTIVATIONS)
+def test_torch_field_without_fused_addcmul_and_in_small_chunks(activation, monkeypatch):
+    params = dataclasses.replace(klass(1, activation), iterations=8, tau=5.0)
+    window, _ = family.place(params, 0)
+    expected = family.render_field(params, 0, 16)
+    monkeypatch.setattr(tensors, "_fused", lambda device: False)
+    monkeypatch.setattr(tensors, "CPU_LANES", 1000)
+    got = tensors.orbits(
+        params.weights, family._frame(window, 16)[None], [family._jitter(params, 0)], [5.0], 16, 4, 8,
+        activation == "holomorphic", "cpu",
+    )  # fmt: skip
+    assert np.array_equal(got[:, 0].numpy(), np.stack(expected))
+
+
+def test_torch_fields_of_one_side_only():
+    """Without inside or without outside pixels there are no ranks to count."""
+    for tau in (1e-6, 1e6):
+        params = dataclasses.replace(klass(0), tau=tau)
+        image = family.render_torch(params, [0], 16)[0].permute(1, 2, 0).numpy()
+        assert np.array_equal(image, family.render(params, 0, 16))
+
+
+def test_torch_stays_on_its_device(monkeypatch):
+    """The device without data: reading a value, or mixing it with tensors of the CPU, raises."""
+    monkeypatch.setattr(tensors, "_fused", lambda device: True)
+    for activation in family.ACTIVATIONS:
+        params = dataclasses.replace(klass(0, activation), iterations=1)
+        assert family.render_torch(params, [0, 1], 16, "meta").device.type == "meta"
+
+
+def test_torch_without_instances():
+    assert family.render_torch(klass(0), [], 16).shape == (0, 3, 16, 16)
 
 
 # Parameters as data, and bad input
@@ -300,8 +401,12 @@ def test_bad_json_is_refused(change, message):
 
 @pytest.mark.parametrize(("size", "strata"), [(0, 4), (7, 4), (8193, 4), (32, 0), (32, 17)])
 def test_bad_size_or_strata(size, strata):
-    with pytest.raises(InputError, match=r"expected"):
-        family.render(klass(0), 0, size, strata=strata)
+    for call in (
+        lambda: family.render(klass(0), 0, size, strata=strata),
+        lambda: family.render_torch(klass(0), [0], size, strata=strata),
+    ):
+        with pytest.raises(InputError, match=r"expected"):
+            call()
 
 
 def test_unknown_activation():

@@ -207,6 +207,7 @@ def orbits(
             for i in range((pixel - first) * per_pixel, (pixel - first + 1) * per_pixel):
                 modulus = np.sqrt(fma(z[i], z[i], z[LANES + i] * z[LANES + i]))
                 inside += ONE if modulus <= tau else ZERO
-                total += ONE - tau / (modulus + tau)  # an overflow of the modulus counts as 1
+                near = tau / (modulus + tau)
+                total += ONE - (near if near >= ZERO else ZERO)  # overflow and NaN count as 1, far outside
             out[0, pixel] = inside / f32(per_pixel)
             out[1, pixel] = total / f32(per_pixel)

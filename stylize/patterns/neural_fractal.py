@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,11 @@ from metrics.seed import generator, seed_for
 
 from . import _neural_fractal_kernel as kernel
 from ._shading import ranks, shade
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
 
 STRATA = 4  # samples per pixel = STRATA^2
 PROBE = 64  # side of the probe, in samples
@@ -242,30 +247,85 @@ def render_field(params: NeuralFractal, instance: int, size: int, *, strata: int
     Raises:
         InputError: a size or a number of strata outside its range.
     """
-    if not 8 <= size <= MAX_SIZE:
-        raise InputError(f"size is {size}; expected 8 to {MAX_SIZE} pixels.")
-    if not 1 <= strata <= 16:
-        raise InputError(f"strata is {strata}; expected 1 to 16 (strata^2 samples per pixel).")
+    _check(size, strata)
     window, tau = place(params, instance)
-    jitter = seed_for(params.seed, "neural-fractal jitter", f"{params.class_id}/{instance}")
-    return _orbits(params, window, size, strata, tau, jitter)
+    return _orbits(params, window, size, strata, tau, _jitter(params, instance))
 
 
 def render(params: NeuralFractal, instance: int, size: int, *, strata: int = STRATA) -> np.ndarray:
     """One image, uint8 [size,size,3] sRGB: ``render_field`` and random colours. Arguments and errors as there."""
     field = render_field(params, instance, size, strata=strata)
-    return shade(*field, generator(params.seed, "neural-fractal colour", f"{params.class_id}/{instance}"))
+    return shade(*field, _colours(params, instance))
+
+
+def render_torch(
+    params: NeuralFractal,
+    instances: Sequence[int],
+    size: int,
+    device: str | torch.device = "cpu",
+    *,
+    strata: int = STRATA,
+) -> torch.Tensor:
+    """The images of ``render``, bit for bit, as uint8 [N,3,size,size] on ``device``. Errors as there.
+
+    Windows are placed on the CPU (a probe of 64 x 64 samples or a few); samples, coverage and colours are made on the
+    device, 2^20 samples at a time.
+    """
+    import torch
+
+    from . import _neural_fractal_torch as tensors
+
+    _check(size, strata)
+    images = torch.empty(len(instances), 3, size, size, dtype=torch.uint8, device=device)
+    if not instances:
+        return images
+    windows, taus = zip(*(place(params, instance) for instance in instances), strict=True)
+    coverage, magnitude = tensors.orbits(
+        params.weights,
+        np.stack([_frame(window, size) for window in windows]),
+        [_jitter(params, instance) for instance in instances],
+        taus,
+        size,
+        strata,
+        params.iterations,
+        params.activation == "holomorphic",
+        device,
+    )
+    for k, instance in enumerate(instances):
+        images[k] = tensors.shade(coverage[k], magnitude[k], _colours(params, instance))
+    return images
+
+
+def _check(size: int, strata: int) -> None:
+    if not 8 <= size <= MAX_SIZE:
+        raise InputError(f"size is {size}; expected 8 to {MAX_SIZE} pixels.")
+    if not 1 <= strata <= 16:
+        raise InputError(f"strata is {strata}; expected 1 to 16 (strata^2 samples per pixel).")
+
+
+def _jitter(params: NeuralFractal, instance: int) -> int:
+    """The key of an instance's sample points, below 2^32."""
+    return seed_for(params.seed, "neural-fractal jitter", f"{params.class_id}/{instance}") & 0xFFFFFFFF
+
+
+def _colours(params: NeuralFractal, instance: int) -> np.random.Generator:
+    return generator(params.seed, "neural-fractal colour", f"{params.class_id}/{instance}")
+
+
+def _frame(window: Window, size: int) -> np.ndarray:
+    """Pixels to points, float32 [6], as the kernel takes it; the imaginary axis points up."""
+    cos, sin = (window.side / size * f(window.angle) for f in (math.cos, math.sin))
+    x, y = window.x - size / 2 * (cos + sin), window.y - size / 2 * (sin - cos)
+    return np.array([x, cos, sin, y, sin, -cos], np.float32)
 
 
 def _orbits(params: NeuralFractal, window: Window, size: int, strata: int, tau: float, jitter: int) -> Field:
-    """Run the kernel over a square of pixels; the imaginary axis points up."""
-    cos, sin = (window.side / size * f(window.angle) for f in (math.cos, math.sin))
-    x, y = window.x - size / 2 * (cos + sin), window.y - size / 2 * (sin - cos)
+    """Run the kernel over a square of pixels."""
     out = np.empty((2, size * size), np.float32)
     kernel.orbits(
         np.array(params.weights, np.float32),
-        np.array([x, cos, sin, y, sin, -cos], np.float32),
-        np.uint32(jitter & 0xFFFFFFFF),
+        _frame(window, size),
+        np.uint32(jitter),
         size,
         strata,
         params.iterations,
