@@ -153,6 +153,55 @@ def apply(
 
 
 @app.command()
+def tune(
+    real: Annotated[
+        Path, typer.Argument(help="Folder of photos: learn/, tune/ and judge/, or one that is split here.")
+    ],
+    synthetic: Annotated[Path, typer.Argument(help="Folder of synthetic images.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the study.")],
+    trials: Annotated[int, typer.Option(help="Trials in all, those of earlier runs included.")] = 40,
+    images: Annotated[int, typer.Option(help="Contents that every trial stylises.")] = 100,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Method to choose from, may be repeated; by default the fast ones.")
+    ] = None,
+    structure: Annotated[float, typer.Option(help="Least mean gradient correlation with the content.")] = 0.8,
+    labels: Annotated[float, typer.Option(help="Least label probe: accuracy after over accuracy before.")] = 0.95,
+    extractor: Annotated[str, typer.Option(help="Network of the search.")] = "efficientnet-lite0",
+    judge: Annotated[bool, typer.Option(help="Close the study: measure the winner by judge/ photos.")] = False,
+    judge_extractor: Annotated[str, typer.Option(help="Network that the search must not use.")] = "efficientnet-lite2",
+    size: Annotated[int, typer.Option(help="Side of a style crop; best that of the images.")] = 256,
+    seed: Seed = 0,
+    workers: Workers = CORES,
+) -> None:
+    """Search for the method and strength that close most of the gap within a budget. Interrupted? Repeat the command.
+
+    Example: stylize tune photos patterns study --trials 40, then once: stylize tune photos patterns study --judge
+    """
+    from metrics.gap_report import GapReport
+    from metrics.report import to_markdown
+
+    from .study import Budget, best
+    from .styles import TUNED
+    from .tune import tune as search
+    from .tune_report import command, read_study, write_page
+    from .tune_report import judge as judge_winner
+
+    options: dict[str, Any] = {"trials": trials, "images": images, "methods": method or TUNED, "extractor": extractor}
+    options |= {"budget": Budget(structure, labels), "size": size, "seed": seed}
+    if judge:
+        for step in follow(judge_winner(real, synthetic, out, extractor=judge_extractor, workers=workers), "judge"):
+            if isinstance(step, GapReport):
+                print(to_markdown(step))
+    else:
+        for trial in follow(search(real, synthetic, out, **options), "tune"):
+            say(trial.line())
+    page = write_page(out, synthetic)
+    found, budget = read_study(out)
+    print(command(best(found, budget), out, synthetic))
+    say(f"page: {page}")
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Argument(help="Folder to fill.")],
     photos: Annotated[Path, typer.Option(help="Folder with learn/ and judge/ subfolders of photos.")] = Path(

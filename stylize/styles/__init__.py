@@ -13,3 +13,4 @@ METHODS = {
 DEFAULT_METHOD = "texture"
 LEARNT = ("colour", "patches", "texture")  # the methods whose statistics `stylize learn` takes unless told otherwise
 ASSIGNMENTS = ("balanced", "random")
+TUNED = ("colour", "patches", "texture")  # the methods that `stylize tune` combines unless told otherwise

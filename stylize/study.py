@@ -1,0 +1,164 @@
+"""A study of `stylize tune` on disk: Optuna's trials, the budget that they must keep, and who may continue it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from metrics.errors import InputError
+
+from .job import to_json, write_atomically
+from .splits import SEAL
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+STARTUP = 8  # trials drawn at random before the sampler learns, and before any is stopped early
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a result must keep: least mean gradient correlation with the content, least label probe."""
+
+    structure: float = 0.8
+    labels: float = 0.95
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of the search and what it gave; ``done`` of ``total`` trials have ended.
+
+    ``state`` is ``complete``, ``pruned`` (stopped early) or ``failed``. ``kid`` is the objective, ``closed`` the share
+    of the gap to the tune photos that it closes, ``structure`` the mean gradient correlation, ``labels`` the label
+    probe (None without labels). ``feasible``: complete and within the budget.
+    """
+
+    number: int
+    state: str
+    method: str
+    strength: float
+    assignment: str
+    kid: float | None
+    closed: float | None
+    structure: float | None
+    labels: float | None
+    feasible: bool
+    done: int = 0
+    total: int = 0
+
+    def line(self) -> str:
+        """The trial in one line."""
+        what = f"trial {self.number}: {self.method} {self.strength:.2f} {self.assignment}"
+        if self.kid is None or self.closed is None or self.structure is None:
+            return f"{what}: {self.state}"
+        labels = "" if self.labels is None else f", labels {self.labels:.0%}"
+        kept = "" if self.feasible else ", over budget"
+        return f"{what}: gap closed {self.closed:.0%}, structure {self.structure:.2f}{labels}{kept}"
+
+
+def open_study(out: Path) -> Study:
+    """The Optuna study of a folder, created when missing."""
+    optuna = import_optuna()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study: Study = optuna.create_study(
+        storage=f"sqlite:///{(out / 'study.sqlite3').resolve()}",
+        study_name="stylize tune",
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP),
+    )
+    return study
+
+
+def ended(study: Study, budget: Budget) -> list[Trial]:
+    """Every trial that has ended, in order."""
+    return [record(trial, budget) for trial in study.trials if trial.state.is_finished()]
+
+
+def best(found: Sequence[Trial], budget: Budget) -> Trial:
+    """The feasible trial of least KID.
+
+    Raises:
+        InputError: none keeps the budget.
+    """
+    feasible = [trial for trial in found if trial.feasible]
+    if not feasible:
+        structures = [trial.structure for trial in found if trial.structure is not None]
+        raise InputError(
+            f"none of {len(found)} trials keeps structure {budget.structure:g} and labels {budget.labels:g}; "
+            f"the best structure seen is {max(structures, default=math.nan):.2f}. Raise --trials or lower the budget."
+        )
+    return min(feasible, key=lambda trial: (trial.kid, trial.number))
+
+
+def record(trial: FrozenTrial, budget: Budget, done: int = 0, total: int = 0) -> Trial:
+    """An ended Optuna trial as a :class:`Trial`."""
+    found = {name: trial.user_attrs.get(name) for name in ("closed", "structure", "labels")}
+    state = {"COMPLETE": "complete", "PRUNED": "pruned"}.get(trial.state.name, "failed")
+    kept = state == "complete" and (found["structure"] or 0) >= budget.structure
+    return Trial(
+        number=trial.number,
+        state=state,
+        method=trial.user_attrs.get("method", "?"),
+        strength=trial.params.get("strength", math.nan),
+        assignment=trial.params.get("assignment", "?"),
+        kid=trial.value if state == "complete" else None,
+        feasible=kept and (found["labels"] is None or found["labels"] >= budget.labels),
+        done=done,
+        total=total,
+        **found,
+    )
+
+
+@contextmanager
+def locked(out: Path, config: Mapping[str, Any]) -> Iterator[None]:
+    """Hold the folder; refuse another process, another study, a judged one, or a folder of something else."""
+    started = out / "config.json"
+    if (out / SEAL).exists():
+        raise InputError(
+            f"{out}: this study has been judged, so it takes no more trials: its choice would no longer be blind. "
+            "Name another folder for a new study."
+        )
+    if out.exists() and (not out.is_dir() or (_visible(out) and not started.exists())):
+        raise InputError(f"{out}: not an empty folder, and no study of this command. Name a new folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{out}: another process is tuning in it. Wait for it, or name another folder.") from None
+        if started.exists():
+            _refuse_other(out, json.loads(started.read_text()), json.loads(json.dumps(config)))
+        else:
+            write_atomically(started, to_json(config))
+        yield
+
+
+def _visible(folder: Path) -> bool:
+    return any(not path.name.startswith(".") for path in folder.iterdir())
+
+
+def _refuse_other(out: Path, other: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    for name, value in config.items():
+        if other.get(name) != value:
+            if name in ("learn", "tune", "contents"):
+                raise InputError(f"{out}: holds a study of other {name} images. Name another folder.")
+            raise InputError(
+                f"{out}: holds a study with {name} = {other.get(name)!r}, and this command says {value!r}. "
+                "Repeat the earlier setting to continue it, or name another folder."
+            )
+
+
+def import_optuna() -> Any:
+    """The module ``optuna``; raises InputError with the command that installs it."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise InputError("tuning needs Optuna 5. Install it with: pip install 'reverse-stylize[tune]'") from error
+    return optuna

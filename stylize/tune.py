@@ -1,0 +1,251 @@
+"""Metric-guided search: which method, at what strength, closes most of the gap while structure and labels survive.
+
+The objective is the KID between stylised contents and the ``tune`` photos, by one network. A point must keep the
+budgets: mean gradient correlation with the content, the label probe, and the rate of copied patches. Optuna's TPE
+sampler proposes points, and a median rule stops one early that is worse than its predecessors on part of the contents.
+The search never sees the ``judge`` photos (:class:`stylize.splits.SealedPhotos`) nor the judge network; once they have
+been asked, the study is closed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from metrics.errors import InputError
+from metrics.extractors import load_extractor
+from metrics.extractors.extractor import Extractor
+from metrics.features import FeatureSet, extract
+from metrics.images import ImageSet, Item, open_images
+from metrics.kid import kid
+from metrics.label_probe import label_probe
+from metrics.seed import seed_for
+from metrics.structure import gradient_correlation
+
+from . import __version__
+from .apply import content_digest, make_plan
+from .job import one_thread
+from .splits import split_photos
+from .study import STARTUP, Budget, Trial, import_optuna, locked, open_study, record
+from .styles import ASSIGNMENTS, TUNED
+from .styles.bank import StyleBank, learn, to_batch, to_image
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import Trial as OptunaTrial
+
+CROPS = 16  # of every photo that a distance is measured to
+PER_CLASS = 10  # contents of one class: enough for the label probe's folds
+RUNGS = (0.25, 0.5, 1.0)  # shares of the contents after which a bad trial may be stopped
+NOTHING = "none"
+
+
+def tune(
+    real: str | Path,
+    synthetic: str | Path,
+    out: str | Path,
+    *,
+    trials: int = 40,
+    images: int = 100,
+    methods: Sequence[str] = TUNED,
+    budget: Budget | None = None,
+    extractor: str = "efficientnet-lite0",
+    crops: int = 8,
+    size: int = 256,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Iterator[Trial]:
+    """Search, and yield every trial as it ends; a search that was interrupted continues where it stopped.
+
+    OUT gets ``style.safetensors`` (learnt from the ``learn`` photos), ``study.sqlite3`` (Optuna's storage) and
+    ``config.json``. The sequence of trials depends on the arguments alone, also across interruptions.
+
+    Args:
+        real: photos, see :func:`stylize.splits.split_photos`.
+        synthetic: the images to stylise.
+        out: folder of the study; new, empty, or an earlier search of the same configuration.
+        trials: ended trials, those of earlier runs included.
+        images: contents that every trial stylises, at least 20; classes of ten where there are labels.
+        methods: methods to choose one or two of, in any order.
+        budget: what a result must keep.
+        extractor: network of the objective.
+        crops: crops per learn photo.
+        size: side of the crops in pixels; best that of the synthetic images.
+        seed: decides splits, crops, contents and proposals.
+        device: where the network runs.
+
+    Raises:
+        InputError: Optuna is missing, bad photos or images, another study in OUT, or one that has been judged.
+    """
+    out, budget = Path(out), budget or Budget()
+    if trials < 1 or images < 20:
+        raise InputError(f"trials = {trials}, images = {images}: expected at least 1 trial and 20 images.")
+    import_optuna()
+    photos, targets, _ = split_photos(real, seed)
+    contents = choose_contents(open_images(synthetic), images, seed)
+    config = {
+        "version": __version__,
+        "learn": content_digest(photos),
+        "tune": content_digest(targets),
+        "contents": content_digest(contents),
+        "images": images,
+        "methods": list(methods),
+        "budget": asdict(budget),
+        "extractor": extractor,
+        "crops": crops,
+        "size": size,
+        "seed": seed,
+    }
+    with locked(out, config):
+        bank_file = out / "style.safetensors"
+        if not bank_file.exists():
+            learn(photos, methods=methods, crops=crops, size=size, seed=seed).save(bank_file)
+        objective = Objective(StyleBank.load(bank_file), contents, photos, targets, extractor, size, seed, device)
+        yield from _search(open_study(out), objective, methods, budget, trials, seed)
+
+
+class Objective:
+    """Stylises the contents at a point and measures the result; holds what all points share."""
+
+    def __init__(
+        self,
+        bank: StyleBank,
+        contents: ImageSet,
+        photos: ImageSet,
+        targets: ImageSet,
+        extractor: str,
+        size: int,
+        seed: int,
+        device: str,
+    ) -> None:
+        self.bank, self.network = bank, load_extractor(extractor, device=device)
+        self.target = features_of(targets.crops(CROPS, size, seed), self.network)
+        self.raw = features_of(contents, self.network)
+        readable = set(self.raw.keys)
+        self.contents = ImageSet(contents.root, [item for item in contents if item.key in readable])
+        floor = features_of(photos.crops(CROPS, size, seed), self.network)
+        self.gap, self.floor = self.distance(self.raw), self.distance(floor)
+        if self.gap <= self.floor:
+            raise InputError(
+                f"{contents.root}: already as near to the tune photos as the learn photos are (KID {self.gap:.4f}, "
+                f"floor {self.floor:.4f}): there is no gap to close."
+            )
+        with one_thread():
+            self.plans = {name: make_plan(bank, self.contents, name) for name in ASSIGNMENTS}
+
+    def distance(self, features: FeatureSet) -> float:
+        """KID of features to the tune photos."""
+        return kid(features.features, self.target.features, groups_x=features.groups, groups_y=self.target.groups).value
+
+    def closed(self, value: float) -> float:
+        """The share of the gap that a KID leaves closed."""
+        return 1 - (value - self.floor) / (self.gap - self.floor)
+
+    def stylise(self, items: Sequence[Item], method: str, strength: float, assignment: str) -> list[Item]:
+        """The contents ``items``, stylised in memory."""
+        results: list[Item] = []
+        with one_thread():
+            for item in items:
+                image = to_batch(item.read())
+                done = self.bank.transfer(image, [item.key], strength, method=method, plan=self.plans[assignment])
+                results.append(StylisedItem(item.key, item.path, item.label, item.group, pixels=to_image(done)))
+        return results
+
+    def labels(self, features: FeatureSet) -> float | None:
+        """The label probe, None where the contents have no two classes of five images."""
+        try:
+            value = label_probe(features, self.raw).value
+        except InputError:
+            return None
+        return None if math.isnan(value) else value
+
+
+@dataclass(frozen=True)
+class StylisedItem(Item):
+    """An item whose pixels, ``uint8 [H,W,3]``, are in memory."""
+
+    pixels: np.ndarray | None = None
+
+    def read(self) -> np.ndarray:
+        """The pixels."""
+        assert self.pixels is not None
+        return self.pixels
+
+
+def choose_contents(images: ImageSet, count: int, seed: int) -> ImageSet:
+    """``count`` images in an order drawn from ``seed`` and the keys: from few classes, PER_CLASS of each."""
+    drawn = sorted(images, key=lambda item: seed_for(seed, "tune contents", item.key))
+    labels = sorted({str(item.label) for item in images}, key=lambda label: seed_for(seed, "tune class", label))
+    wanted = set(labels[: max(2, count // PER_CLASS)])
+    chosen = [item for item in drawn if str(item.label) in wanted][:count]
+    if len(chosen) < 20:
+        raise InputError(f"{images.root}: {len(chosen)} usable images; a search needs at least 20.")
+    return ImageSet(images.root, chosen)
+
+
+def features_of(images: ImageSet, network: Extractor) -> FeatureSet:
+    """Features of a whole set."""
+    work = extract(images, network)
+    for _ in work:
+        pass
+    return work.result
+
+
+def _search(
+    study: Study, objective: Objective, methods: Sequence[str], budget: Budget, trials: int, seed: int
+) -> Iterator[Trial]:
+    optuna = import_optuna()
+    failed = optuna.trial.TrialState.FAIL
+    for left in study.trials:
+        if not left.state.is_finished():  # by an interruption
+            study.tell(left.number, state=failed)
+    counted = [one for one in study.trials if one.state != failed]
+    for done in range(len(counted), trials):
+        study.sampler = optuna.samplers.TPESampler(
+            n_startup_trials=STARTUP, seed=seed_for(seed, "tune", str(done)) % 2**32
+        )
+        trial = study.ask()
+        try:
+            value = _run(trial, objective, methods, budget)
+        except optuna.TrialPruned:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        except BaseException:
+            study.tell(trial, state=failed)
+            raise
+        else:
+            study.tell(trial, value)
+        yield record(study.trials[trial.number], budget, done + 1, trials)
+
+
+def _run(trial: OptunaTrial, objective: Objective, methods: Sequence[str], budget: Budget) -> float:
+    """The objective at the point that the trial proposes; reports it after each rung."""
+    first = trial.suggest_categorical("first", list(methods))
+    second = trial.suggest_categorical("second", [NOTHING, *methods])
+    method = first if second in (NOTHING, first) else f"{first}+{second}"
+    strength = trial.suggest_float("strength", 0.2, 1.0)
+    assignment = trial.suggest_categorical("assignment", list(ASSIGNMENTS))
+    trial.set_user_attr("method", method)
+    contents = objective.contents.items
+    results: list[Item] = []
+    value = math.nan
+    ends = [0, *(math.ceil(share * len(contents)) for share in RUNGS)]
+    for rung, (start, end) in enumerate(pairwise(ends)):
+        results += objective.stylise(contents[start:end], method, strength, assignment)
+        features = features_of(ImageSet(objective.contents.root, results), objective.network)
+        value = objective.distance(features)
+        trial.report(value, rung)
+        if end < len(contents) and trial.should_prune():
+            raise import_optuna().TrialPruned
+    kept = [gradient_correlation(a.read(), b.read()) for a, b in zip(contents, results, strict=True)]
+    structure, labels = float(np.mean(kept)), objective.labels(features)
+    trial.set_constraint("structure", budget.structure - structure)
+    trial.set_constraint("labels", 0.0 if labels is None else budget.labels - labels)
+    for name, number in {"closed": objective.closed(value), "structure": structure, "labels": labels}.items():
+        trial.set_user_attr(name, number)
+    return value

@@ -1,0 +1,244 @@
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from metrics import gap
+from metrics import images as metrics_images
+from metrics.errors import InputError
+from metrics.extractors.extractor import Extractor
+from metrics.gap_report import GapReport
+from metrics.images import open_images
+from stylize import study as studies
+from stylize import tune as tuning
+from stylize import tune_report
+from stylize.splits import split_photos
+from stylize.study import Budget, Trial, best
+from stylize.tune import tune
+from stylize.tune_report import command, judge, pareto, read_study, write_page
+
+
+class Moments(torch.nn.Module):
+    """Channel means and standard deviations, and those of the horizontal differences."""
+
+    def forward(self, x):
+        parts = x.flatten(2), (x[..., 1:] - x[..., :-1]).flatten(2)
+        return torch.cat([f(part, -1) for part in parts for f in (torch.mean, torch.std)], 1)
+
+
+def small_network(name, **options):
+    return Extractor(name, Moments(), lambda images: images.float() / 255, architecture=name, preprocessing={})
+
+
+@pytest.fixture(autouse=True)
+def _networks(monkeypatch):
+    for module in (tuning, gap):
+        monkeypatch.setattr(module, "load_extractor", lambda name, *a, **k: small_network(name))
+
+
+@pytest.fixture
+def photos(folder, picture):
+    """Rich colours and fine texture."""
+
+    def photo(seed):
+        noise = np.random.default_rng(seed).integers(0, 90, (40, 40, 3))
+        return np.clip(picture(seed, 40, 40) * 0.6 + noise, 0, 255).astype(np.uint8)
+
+    names = {"learn": 3, "tune": 2, "judge": 2}
+    return folder(
+        "photos", {f"{part}/{part}{i}.png": photo(ord(part[0]) + i) for part in names for i in range(names[part])}
+    )
+
+
+@pytest.fixture
+def contents(folder):
+    """Two classes of dark, nearly smooth images: bars across, bars down."""
+
+    def bars(seed, down):
+        wave = 20 + 10 * np.sin(np.arange(32) / (2 + seed % 3) + seed)
+        image = np.repeat(wave[:, None], 32, 1)
+        return np.repeat((image.T if down else image)[..., None], 3, 2).astype(np.uint8)
+
+    return folder("contents", {f"{c}/{i}.png": bars(i, c == "b") for c in "ab" for i in range(14)})
+
+
+def search(photos, contents, out, **options):
+    defaults = {"trials": 4, "images": 20, "size": 32, "crops": 2, "methods": ("colour", "patches")}
+    return list(tune(photos, contents, out, **{**defaults, **options}))
+
+
+def points(trials):
+    return [(t.method, t.strength, t.assignment, t.state, t.kid, t.structure, t.labels) for t in trials]
+
+
+# --- splits ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_flat_folder_is_dealt_by_photo(folder, picture, tmp_path):
+    root = folder("flat", {f"{i}.png": picture(i) for i in range(9)} | {"copy.png": picture(0)})
+    learnt, tuned, sealed = split_photos(root, 3)
+    judged = sealed.open(tmp_path / "study")
+    parts = [[item.key for item in part] for part in (learnt, tuned, judged)]
+    assert [len(part) for part in parts] == [5, 2, 2] and len({*parts[0], *parts[1], *parts[2]}) == 9
+    assert parts == [[item.key for item in part] for part in (*split_photos(root, 3)[:2], judged)]
+    assert parts[0] != [item.key for item in split_photos(root, 4)[0]]
+
+
+def test_a_photo_in_two_parts_or_too_few_are_refused(photos, folder, picture):
+    (photos / "judge/again.png").write_bytes((photos / "learn/learn0.png").read_bytes())
+    with pytest.raises(InputError, match=r"same photo is in the parts 'learn' and 'judge'"):
+        split_photos(photos)
+    with pytest.raises(InputError, match=r"1 photos are left for 'tune'; at least 2"):
+        split_photos(folder("few", {f"{i}.png": picture(i) for i in range(4)}))
+
+
+# --- the search -----------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_search_goes_the_same_way(photos, contents, tmp_path):
+    whole = search(photos, contents, tmp_path / "whole", trials=10)
+    first = search(photos, contents, tmp_path / "parts", trials=3)
+    steps = tune(
+        photos, contents, tmp_path / "parts", trials=10, images=20, size=32, crops=2, methods=("colour", "patches")
+    )
+    second = [next(steps)]
+    steps.close()
+    third = search(photos, contents, tmp_path / "parts", trials=10)
+    assert points(first + second + third) == points(whole)
+    assert [t.done for t in first + second + third] == list(range(1, 11)) and whole[-1].total == 10
+    assert search(photos, contents, tmp_path / "parts", trials=10) == []
+
+
+def test_a_trial_killed_half_way_is_taken_again(photos, contents, tmp_path, monkeypatch):
+    whole = search(photos, contents, tmp_path / "whole", trials=3)
+    search(photos, contents, tmp_path / "killed", trials=1)
+    studies.open_study(tmp_path / "killed").ask()  # a process that dies here leaves a running trial
+    rest = search(photos, contents, tmp_path / "killed", trials=3)
+    assert points(rest) == points(whole)[1:]
+
+
+def test_scores_are_those_of_the_written_images(photos, contents, tmp_path, monkeypatch):
+    """What the search reports, measured again from files by the public functions."""
+    from metrics.kid import kid
+    from metrics.structure import gradient_correlation
+    from stylize import apply_style
+
+    monkeypatch.setattr(tuning, "ASSIGNMENTS", ("random",))  # a balanced plan depends on the order of the contents
+    trial = next(t for t in search(photos, contents, tmp_path / "s", images=28) if t.state == "complete")
+    out = tmp_path / "styled"
+    list(apply_style(tmp_path / "s/style.safetensors", contents, out, method=trial.method, strength=trial.strength,
+                     assignment=trial.assignment))  # fmt: skip
+    network = small_network("efficientnet-lite0")
+    styled, targets = open_images(out), open_images(photos / "tune").crops(tuning.CROPS, 32, 0)
+    x, y = tuning.features_of(styled, network), tuning.features_of(targets, network)
+    assert trial.kid == pytest.approx(kid(x.features, y.features, groups_y=y.groups).value, rel=1e-6)
+    kept = [gradient_correlation(a.read(), b.read()) for a, b in zip(open_images(contents), styled, strict=True)]
+    assert trial.structure == pytest.approx(np.mean(kept), abs=1e-9)
+
+
+def test_the_search_never_decodes_a_judge_photo(photos, contents, tmp_path, monkeypatch):
+    seen, decode = [], metrics_images.decode
+    monkeypatch.setattr(metrics_images, "decode", lambda source: seen.append(str(source)) or decode(source))
+    search(photos, contents, tmp_path / "s", trials=2)
+    assert any("/tune/" in path for path in seen) and not any("/judge/" in path for path in seen)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, "holds a study of other tune images|holds a study with seed = 0|other contents images"),
+        ({"methods": ("colour",)}, "holds a study with methods"),
+        ({"budget": Budget(structure=0.5)}, "holds a study with budget"),
+        ({"images": 24}, "other contents images"),
+    ],
+)
+def test_another_study_in_the_folder_is_refused(photos, contents, tmp_path, change, message):
+    search(photos, contents, tmp_path / "s", trials=1)
+    with pytest.raises(InputError, match=message):
+        search(photos, contents, tmp_path / "s", trials=2, **change)
+
+
+def test_bad_requests(photos, contents, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"trials = 0, images = 20: expected at least 1 trial"):
+        search(photos, contents, tmp_path / "s", trials=0)
+    with pytest.raises(InputError, match=r"unknown style method 'color'\. Did you mean 'colour'"):
+        search(photos, contents, tmp_path / "s", methods=("color",))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").touch()
+    with pytest.raises(InputError, match="no study of this command"):
+        search(photos, contents, tmp_path / "full")
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(InputError, match=r"pip install 'reverse-stylize\[tune\]'"):
+        search(photos, contents, tmp_path / "t")
+
+
+# --- choosing and judging -------------------------------------------------------------------------------------------
+
+
+def trial(number, closed, structure, labels=1.0, budget=Budget()):  # noqa: B008
+    feasible = structure >= budget.structure and labels >= budget.labels
+    return Trial(number, "complete", "colour", 0.5, "random", 1 - closed, closed, structure, labels, feasible)
+
+
+def test_the_best_is_the_feasible_trial_of_least_kid():
+    trials = [trial(0, 0.9, 0.5), trial(1, 0.4, 0.9), trial(2, 0.6, 0.85, labels=0.9), trial(3, 0.5, 0.81)]
+    assert best(trials, Budget()).number == 3
+    with pytest.raises(InputError, match=r"none of 1 trials keeps structure 0\.8 and labels 0\.95; the best structure"):
+        best(trials[:1], Budget())
+    stopped = replace(trial(4, 0.99, 0.99), state="pruned", kid=None, closed=None, structure=None, feasible=False)
+    assert best([*trials, stopped], Budget()).number == 3
+
+
+def test_pareto_front_by_brute_force():
+    rng = np.random.default_rng(0)
+    trials = [trial(i, *rng.random(2)) for i in range(40)]
+    kept = [
+        t for t in trials if not any(o.closed >= t.closed and o.structure >= t.structure and o is not t for o in trials)
+    ]
+    assert sorted(t.number for t in pareto(trials)) == sorted(t.number for t in kept)
+
+
+def test_judging_closes_the_study_and_uses_fresh_contents(photos, contents, tmp_path, folder):
+    out = tmp_path / "s"
+    search(photos, contents, out, budget=Budget(structure=-1, labels=0))
+    with pytest.raises(InputError, match="has tuned this study and cannot judge it"):
+        list(judge(photos, contents, out, extractor="efficientnet-lite0"))
+    assert not (out / "judged.json").exists()
+    reports = [step for step in judge(photos, contents, out, extractor="other") if isinstance(step, GapReport)]
+    assert [report.extractor for report in reports] and len(reports) == 2
+    assert json.loads((out / "judged.json").read_text())["photos"] == ["judge0", "judge1"]
+    assert (out / "judge-other/report.html").is_file() and (out / "judge-efficientnet-lite0/report.json").is_file()
+    winner = best(*read_study(out))
+    row = json.loads((out / "stylised/metadata.jsonl").read_text().splitlines()[0])
+    assert (row["method"], row["strength"]) == (winner.method, winner.strength)
+    with pytest.raises(InputError, match="has been judged, so it takes no more trials"):
+        search(photos, contents, out, budget=Budget(structure=-1, labels=0), trials=9)
+    again = [step for step in judge(photos, contents, out, extractor="other") if isinstance(step, GapReport)]
+    assert [r.rows[0].measurements[0].value for r in again] == [r.rows[0].measurements[0].value for r in reports]
+
+
+def test_contents_of_the_judge_are_fresh_where_there_are_enough(folder):
+    images = open_images(
+        folder("many", {f"{c}/{i}.png": np.zeros((8, 8, 3), np.uint8) for c in "abc" for i in range(30)})
+    )
+    config = {"seed": 0, "images": 20}
+    used = {item.key for item in tuning.choose_contents(images, 20, 0)}
+    fresh = [item.key for item in tune_report._fresh(images, config, 60)]
+    assert len(used) == 20 and len(fresh) == 60 and not used & set(fresh)
+    assert len({key[0] for key in used}) == 2, "ten of each of two classes"
+    assert len(tune_report._fresh(images, {"seed": 0, "images": 60}, 300)) == 90, "30 left are too few: all are taken"
+
+
+def test_page_and_command(photos, contents, tmp_path):
+    out = tmp_path / "a study"
+    search(photos, contents, out, budget=Budget(structure=-1, labels=0))
+    page = write_page(out, contents).read_text()
+    winner = best(*read_study(out))
+    assert page.count("<circle") == sum(t.state == "complete" for t in read_study(out)[0]) + 1
+    assert f"{winner.method} at strength {winner.strength:.2f} closes" in page
+    assert command(winner, out, "p q").split(" --method ")[0].endswith("style.safetensors' 'p q' stylised")
+    with pytest.raises(InputError, match=r"holds no study\. Start one with"):
+        read_study(tmp_path)
