@@ -95,18 +95,20 @@ def trigonometry(vertices: int) -> np.ndarray:
     return table
 
 
+@lru_cache(maxsize=64)
+def factors(vertices: int) -> np.ndarray:
+    """The cosines and sines in fixed point, float32 [2,q]."""
+    return trigonometry(vertices) * np.float32(UNIT)
+
+
 def advances(stack: Stack) -> np.ndarray:
     """The step of each vertex before noise, float32 [q]."""
-    steps, v = np.full(stack.vertices, stack.advance), np.arange(stack.vertices)
-    for n in filter(None, stack.waves):
-        steps += 0.5 * trigonometry(stack.vertices)[1, n * v % stack.vertices].astype(np.float64)
-    return steps.astype(np.float32)
+    return cast(np.ndarray, _advances(trigonometry(stack.vertices)[1], float(stack.advance), *stack.waves))
 
 
 def start(stack: Stack) -> np.ndarray:
     """The ellipse before the first growth, int32 [2,q] in fixed point around the centre."""
-    radii = np.array(stack.radius)[:, None] * UNIT
-    return np.asarray(np.floor(trigonometry(stack.vertices) * radii + 0.5), i32)
+    return cast(np.ndarray, _ellipse(trigonometry(stack.vertices), *map(float, stack.radius)))
 
 
 def draw(stacks: Sequence[Stack], size: int, values: np.ndarray) -> np.ndarray:
@@ -132,10 +134,9 @@ def draw(stacks: Sequence[Stack], size: int, values: np.ndarray) -> np.ndarray:
 def add(canvas: np.ndarray, stack: Stack, values: np.ndarray) -> np.ndarray:
     """Draw one stack with a value for each polygon; its last polygon's pixels, int32 [2,q+1], first = last."""
     low, high = u32(stack.key & 0xFFFFFFFF), u32(stack.key >> 32)
-    centre = np.array(stack.centre) * UNIT
-    factors, noise = trigonometry(stack.vertices) * np.float32(UNIT), np.float32(stack.noise)
+    centre = np.array([int(at * UNIT) for at in stack.centre])
     pixels = np.empty((2, stack.vertices + 1), i32)
-    motion = start(stack), centre.astype(i64), factors, advances(stack), noise, NOISE, low, high
+    motion = start(stack), centre, factors(stack.vertices), advances(stack), np.float32(stack.noise), NOISE, low, high
     _stack(canvas.reshape(-1), canvas.shape[1], values[: stack.polygons], pixels, *motion)
     return pixels
 
@@ -196,28 +197,58 @@ def compiled(function: F) -> F:
 
 
 @compiled
-def _grow(
-    x: Any, y: Any, cos: Any, sin: Any, advance: Any, noise: Any, table: Any, counter: Any, low: Any, high: Any
-) -> None:
-    """Move every vertex once."""
-    for v in range(len(x)):
-        h = u32(u32(u32(counter + u32(v)) * _M0) ^ low)
-        h = u32(u32(h ^ (h >> u32(16))) * _M1)
-        h = u32(u32(h ^ (h >> u32(15)) ^ high) * _M2)
-        h = u32(h ^ (h >> u32(16)))
-        x[v] += i32(np.floor(cos[v] * (advance[v] - table[h & u32(0xFFFF)] * noise) + HALF))
-        y[v] += i32(np.floor(sin[v] * (advance[v] - table[h >> u32(16)] * noise) + HALF))
+def _ellipse(trig: Any, radius_x: Any, radius_y: Any) -> Any:
+    points = np.empty(trig.shape, i32)
+    for v in range(trig.shape[1]):
+        points[0, v] = i32(np.floor(trig[0, v] * (radius_x * UNIT) + 0.5))
+        points[1, v] = i32(np.floor(trig[1, v] * (radius_y * UNIT) + 0.5))
+    return points
 
 
 @compiled
-def _project(points: Any, centre: Any, size: Any, pixels: Any) -> None:
-    """Fixed point to pixels, cut towards zero; the first vertex again at the end closes the polygon."""
-    q = points.shape[1]
-    for axis in range(2):
-        for v in range(q):
-            at = (i64(points[axis, v]) + centre[axis]) * i64(size)
-            pixels[axis, v] = i32(at >> 25) if at >= 0 else i32(-(-at >> 25))
-        pixels[axis, q] = pixels[axis, 0]
+def _advances(sin: Any, advance: Any, n1: Any, n2: Any) -> Any:
+    q = len(sin)
+    steps = np.empty(q, np.float32)
+    for v in range(q):
+        step = advance
+        if n1:
+            step += 0.5 * sin[n1 * v % q]
+        if n2:
+            step += 0.5 * sin[n2 * v % q]
+        steps[v] = step
+    return steps
+
+
+@compiled
+def _hash(bits: Any, counter: Any, low: Any, high: Any) -> None:
+    """32 random bits for every vertex."""
+    for v in range(len(bits)):
+        h = u32(u32(u32(counter + u32(v)) * _M0) ^ low)
+        h = u32(u32(h ^ (h >> u32(16))) * _M1)
+        h = u32(u32(h ^ (h >> u32(15)) ^ high) * _M2)
+        bits[v] = h ^ (h >> u32(16))
+
+
+@compiled
+def _move(at: Any, factor: Any, advance: Any, noise: Any, drawn: Any, centre: Any, size: Any, pixels: Any) -> None:
+    """Grow one coordinate of every vertex; its pixels, cut towards zero, with the first again to close the polygon."""
+    for v in range(len(at)):
+        at[v] += i32(np.floor(factor[v] * (advance[v] - drawn[v] * noise) + HALF))
+        place = (i64(at[v]) + centre) * i64(size)
+        pixels[v] = i32(place >> 25) if place >= 0 else i32(-(-place >> 25))
+    pixels[-1] = pixels[0]
+
+
+@compiled
+def _beyond(x: Any, y: Any, size: Any) -> Any:
+    """A bit for each side of the canvas that a pixel lies beyond."""
+    return (x < 0) | (x >= size) << 1 | (y < 0) << 2 | (y >= size) << 3
+
+
+@compiled
+def _span(at: Any, direction: Any, size: Any) -> Any:
+    """The steps n from which and before which ``at`` + n ``direction`` lies on the canvas."""
+    return (-at, size - at) if direction > 0 else (at - size + 1, at + 1)
 
 
 @compiled
@@ -227,28 +258,31 @@ def outline(canvas: Any, size: Any, pixels: Any, value: Any) -> None:
     Pixel i of Bresenham's line lies floor(i minor / major + 1/2) to the side. The slope in units of 2^-40, rounded up,
     gives that exactly for i < 2^19, and no pixel waits for the one before.
     """
-    for v in range(pixels.shape[1] - 1):
-        x, y, x1, y1 = i64(pixels[0, v]), i64(pixels[1, v]), i64(pixels[0, v + 1]), i64(pixels[1, v + 1])
-        if max(x, x1) < 0 or max(y, y1) < 0 or min(x, x1) >= size or min(y, y1) >= size:
+    x1, y1 = i64(pixels[0, 0]), i64(pixels[1, 0])
+    beyond1 = _beyond(x1, y1, size)
+    for v in range(1, pixels.shape[1]):
+        x, y, beyond = x1, y1, beyond1
+        x1, y1 = i64(pixels[0, v]), i64(pixels[1, v])
+        beyond1 = _beyond(x1, y1, size)
+        if beyond & beyond1:
             continue
         right, down = (1 if x1 > x else -1), (1 if y1 > y else -1)
         dx, dy = int(abs(x1 - x)), int(abs(y1 - y))
-        length = max(dx, dy, 1)
-        slope = (min(dx, dy) << 40) // length + 1
+        first, last = 0, max(dx, dy, 1)
+        slope = (min(dx, dy) << 40) // last + 1
         side = i64(1 << 39)
-        if min(x, x1) >= 0 and min(y, y1) >= 0 and max(x, x1) < size and max(y, y1) < size:
-            a, b = (right, down * size) if dx > dy else (down * size, right)
-            at = y * size + x
-            for _ in range(length):
-                canvas[at + (side >> 40) * b] = value
-                side += slope
-                at += a
-        else:
-            for i in range(length):
-                aside = side + i * slope >> 40
-                column, row = (x + i * right, y + aside * down) if dx > dy else (x + aside * right, y + i * down)
-                if 0 <= column < size and 0 <= row < size:
-                    canvas[row * size + column] = value
+        if beyond | beyond1:
+            columns, rows = _span(x, right, size), _span(y, down, size)
+            major, minor = (columns, rows) if dx > dy else (rows, columns)
+            first = max(first, major[0], -((side - (minor[0] << 40)) // slope))
+            last = min(last, major[1], ((minor[1] << 40) - side - 1) // slope + 1)
+        a, b = (right, down * size) if dx > dy else (down * size, right)
+        at = y * size + x + first * a
+        side += first * slope
+        for _ in range(last - first):
+            canvas[at + (side >> 40) * b] = value
+            side += slope
+            at += a
 
 
 @compiled
@@ -257,10 +291,14 @@ def _stack(
     points: Any, centre: Any, factors: Any, advance: Any, noise: Any, table: Any, low: Any, high: Any,
 ) -> None:  # fmt: skip
     """Grow and draw; ``points``, int32 [2,q], and ``pixels`` end as the last polygon's."""
+    q = points.shape[1]
+    bits, drawn = np.empty(q, np.uint32), np.empty((2, q), np.float32)
     for k in range(len(values)):
-        counter = u32(k * points.shape[1])
-        _grow(points[0], points[1], factors[0], factors[1], advance, noise, table, counter, low, high)
-        _project(points, centre, size, pixels)
+        _hash(bits, u32(k * q), low, high)
+        for v in range(q):
+            drawn[0, v], drawn[1, v] = table[bits[v] & u32(0xFFFF)], table[bits[v] >> u32(16)]
+        for axis in range(2):
+            _move(points[axis], factors[axis], advance, noise, drawn[axis], centre[axis], size, pixels[axis])
         outline(canvas, size, pixels, values[k])
 
 

@@ -114,11 +114,12 @@ def place(params: RCDB, instance: int) -> tuple[list[Stack], np.ndarray]:
     key = f"{params.class_id}/{instance}"
     rng = generator(params.seed, "rcdb instance", key)
     radius = int(rng.integers(0, 101))
-    oval = rng.uniform(1, 2, 2)
-    x, y = ((CANVAS + rng.integers(-400, 401, 2)) / 2).tolist()
-    greys = np.minimum(rng.integers(0, 257, params.polygons), 255).astype(np.uint8)
+    oval = rng.uniform(1, 2, 2).tolist()
+    x, y = ((CANVAS + offset) / 2 for offset in rng.integers(-400, 401, 2).tolist())
+    greys = np.full(1 + params.polygons, 255, np.uint8)
+    greys[1:] = np.minimum(rng.integers(0, 257, params.polygons), 255)
     stack = _stack(params, (radius * oval[0], radius * oval[1]), (x, y), seed_for(params.seed, "rcdb noise", key))
-    return [stack], np.concatenate([np.array([255], np.uint8), greys])
+    return [stack], greys
 
 
 def render(params: RCDB, instance: int, size: int) -> np.ndarray:

@@ -125,10 +125,11 @@ def place(params: VisualAtom, instance: int) -> tuple[list[Stack], np.ndarray]:
     """What one instance draws: its one stack, and the greys uint8 [1+K] of the background and of each polygon."""
     key = f"{params.class_id}/{instance}"
     rng = generator(params.seed, "visual-atom instance", key)
-    x, y = ((CANVAS + rng.integers(-CANVAS, CANVAS + 1, 2)) / 2).tolist()
-    greys = rng.integers(0, 256, params.polygons).astype(np.uint8)
+    x, y = ((CANVAS + offset) / 2 for offset in rng.integers(-CANVAS, CANVAS + 1, 2).tolist())
+    greys = np.zeros(1 + params.polygons, np.uint8)
+    greys[1:] = rng.integers(0, 256, params.polygons)
     stack = _stack(params, (x, y), seed_for(params.seed, "visual-atom noise", key))
-    return [stack], np.concatenate([np.zeros(1, np.uint8), greys])
+    return [stack], greys
 
 
 def render(params: VisualAtom, instance: int, size: int) -> np.ndarray:
