@@ -8,6 +8,7 @@ from scipy.stats import wasserstein_distance
 from skimage.exposure import match_histograms
 
 from stylize.styles import _steerable, fda, histogram, patches, pyramid, sliced, spectrum
+from stylize.styles.bank import _possible
 
 METHODS = {"histogram": histogram, "fda": fda, "spectrum": spectrum, "pyramid": pyramid, "sliced": sliced}
 MAPS = ("histogram", "fda", "sliced")  # no noise is added
@@ -341,11 +342,11 @@ def test_a_few_strong_tiles_do_not_lift_the_typical_density(picture):
 
 
 def relative_errors(images, style, kind):
-    own, wanted = spectrum.learn(images)[f"density/{kind}"][0], style[f"density/{kind}"][0]
+    own, wanted = spectrum.learn(images)[kind][0], style[kind][0]
     return (torch.linalg.norm(own - wanted, dim=(1, 2)) / torch.linalg.norm(wanted, dim=(1, 2))).numpy()
 
 
-@pytest.mark.parametrize("kind", ["mean", "typical"])
+@pytest.mark.parametrize("kind", ["density", "typical"])
 def test_spectrum_gives_even_flat_content_the_densities_of_the_style(kind, picture):
     style = spectrum.learn(rough(picture, 5, 128, 128))
     flat = torch.full((1, 3, 128, 128), 0.5)
@@ -356,8 +357,8 @@ def test_spectrum_gives_even_flat_content_the_densities_of_the_style(kind, pictu
 def test_spectrum_brings_every_density_closer(picture):
     style = spectrum.learn(rough(picture, 5, 96, 110))
     content = rough(picture, 1, 128, 90, sigma=8)
-    before = relative_errors(content, style, "mean")
-    after = relative_errors(spectrum.transfer(content, style, 1.0, [1]), style, "mean")
+    before = relative_errors(content, style, "density")
+    after = relative_errors(spectrum.transfer(content, style, 1.0, [1]), style, "density")
     assert np.median(after) < 0.35 * np.median(before)
 
 
@@ -406,3 +407,8 @@ def test_patches_come_closer_along_directions_that_were_not_used(factor, picture
 def test_methods_are_found_by_their_names():
     for name, module in METHODS.items():
         assert import_module(f"stylize.styles.{module.STATISTICS}").learn is module.learn and name == module.STATISTICS
+
+
+def test_a_bank_accepts_the_statistics_of_any_image(method, picture):
+    for image in (torch.zeros(1, 3, 16, 16), (batch(picture(3)) > 0.5).float(), rough(picture, 1)):
+        assert all(_possible(name, values) for name, values in method.learn(image).items())

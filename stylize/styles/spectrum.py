@@ -48,11 +48,11 @@ def learn(images: torch.Tensor) -> Statistics:
         images: ``float32 [N,3,H,W]`` in [0, 1].
 
     Returns:
-        ``mean`` and ``covariance`` of :mod:`.colour`; ``density/mean`` and ``density/typical``
+        ``mean`` and ``covariance`` of :mod:`.colour`; ``density`` and ``typical``
         ``float64 [N,KNOTS,3,3]``, variance per unit of frequency area (white noise of variance v has density v).
     """
     tiles = _tile_densities(images)
-    return {**colour.learn(images), "density/mean": tiles.mean(1), "density/typical": _typical(tiles)}
+    return {**colour.learn(images), "density": tiles.mean(1), "typical": _typical(tiles)}
 
 
 def transfer(images: torch.Tensor, style: Statistics, strength: float, seeds: Sequence[int]) -> torch.Tensor:
@@ -70,10 +70,10 @@ def transfer(images: torch.Tensor, style: Statistics, strength: float, seeds: Se
     height, width = images.shape[-2:]
     coloured = colour.transfer(images, style, strength, seeds)
     typical = _typical(_tile_densities(coloured))
-    missing = transport(typical, style["density/typical"], strength, gain=1.0).missing  # nothing is stretched yet
+    missing = transport(typical, style["typical"], strength, gain=1.0).missing  # nothing is stretched yet
     noise = torch.stack([_white_noise(seed, height, width) for seed in seeds]).to(images.device)
     noisy = coloured + _filtered(torch.fft.rfft2(noise, norm="forward"), missing, width)
-    step = transport(_tile_densities(noisy).mean(1), style["density/mean"], strength, gain=GAIN)
+    step = transport(_tile_densities(noisy).mean(1), style["density"], strength, gain=GAIN)
     identity = torch.eye(3, dtype=torch.float64, device=images.device)
     return noisy + _filtered(periodic_spectrum(noisy), step.linear - identity, width)
 
