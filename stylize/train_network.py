@@ -50,7 +50,7 @@ from .styles.network import ARCHITECTURE, Stylizer, inputs, read_network, save_n
 from .training_losses import ENCODER, WINDOWS, Encoder, MapCritic, PooledCritic, RealWindows, kernel, structure_loss
 from .training_windows import content_windows, disturbed
 
-WEIGHTS = {"style": 3.0, "critic": 0.8, "set": 5.0, "structure": 0.7, "label": 2.0}
+WEIGHTS = {"style": 4.0, "critic": 0.8, "set": 5.0, "structure": 0.2, "label": 2.0}
 RATE, CRITIC_RATE, PROBE_RATE = 1e-3, 1e-3, 3e-4
 WARM_UP, DECAY = 30, 0.6  # steps; share of the steps after which the rates fall linearly, to a twentieth
 AVERAGE = 0.995  # per step, of the weights that are kept
