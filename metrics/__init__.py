@@ -6,14 +6,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .copies import audit as audit
     from .gap import compare as compare
     from .gap_report import GapReport as GapReport
     from .images import open_images as open_images
     from .report import write_report as write_report
 
-__all__ = ["GapReport", "compare", "open_images", "write_report"]
+__all__ = ["GapReport", "audit", "compare", "open_images", "write_report"]
 
-_HOMES = {"compare": ".gap", "GapReport": ".gap_report", "open_images": ".images", "write_report": ".report"}
+_HOMES = {
+    "audit": ".copies",
+    "compare": ".gap",
+    "GapReport": ".gap_report",
+    "open_images": ".images",
+    "write_report": ".report",
+}
 
 
 def __getattr__(name: str) -> Any:

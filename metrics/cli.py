@@ -20,11 +20,6 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _commands() -> None:
-    """Keeps ``compare`` a subcommand while it is the only one."""
-
-
 @app.command()
 def compare(
     synthetic: Annotated[Path, typer.Argument(help="Folder of the images under test.")],
@@ -72,6 +67,39 @@ def compare(
     write_report(report, out)
     print(to_markdown(report))
     say(f"report: {out / 'report.html'}")
+
+
+@app.command()
+def audit(
+    result: Annotated[Path, typer.Argument(help="Folder of the images under test.")],
+    real: Annotated[Path, typer.Argument(help="Folder of real photos that may have been copied: the style photos.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for audit.json, audit.md and audit.html.")
+    ] = None,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Other real photos, to set the threshold; else REAL's own are held out in turn.")
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Look at this many results, spread evenly over the set.")] = 300,
+    patches: Annotated[int, typer.Option(min=1, help="Patches drawn per image and patch size.")] = 8,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Decides patches and crops.")] = 0,
+) -> None:
+    """Measure which share of an image set's patches are near-verbatim copies of real photos; prints the Markdown.
+
+    Example: domain-gap audit stylised photos/learn --held-out photos/judge -o audit
+    """
+    from .copies import audit as audit_set
+    from .report import audit_to_markdown, write_audit
+
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file. Name a folder for the audit.")
+    report = audit_set(
+        result, real, held_out=held_out, images=images, patches=patches, seed=seed, device=device, watch=follow
+    )
+    print(audit_to_markdown(report))
+    if out is not None:
+        write_audit(report, out)
+        say(f"audit: {out / 'audit.html'}")
 
 
 def main() -> None:

@@ -17,9 +17,10 @@ from .extractors import DEFAULT, load_extractor
 from .extractors.extractor import Extractor
 from .features import FeatureSet, check_comparable, extract
 from .frechet import frechet
-from .gap_report import Example, GapReport, Measurement, Row, SetSummary
+from .gap_report import Example, GapReport, Kept, Measurement, Row, SetSummary
 from .images import ImageError, ImageSet, dimensions, open_images, read_metadata
 from .jackknife import Jackknife, interval, jackknife
+from .kept import labels_kept, structure_kept
 from .kid import Kid, kid
 from .ledger import licences
 from .registry import unknown
@@ -63,7 +64,8 @@ def compare(
     Args:
         synthetic: the images under test.
         real: real images that took no part in making them.
-        before: the same images before stylising, matched by key.
+        before: the same images before stylising, matched by key; adds the gap closed, and how much of their structure
+            (on :data:`metrics.kept.PAIRS` pairs at most) and of their labels, if any, survives.
         floor: other real images, best the style photos; their distance to ``real`` is the floor. Without it the floor
             is the mean over random halvings of ``real``.
         crops: cut this many square crops from every photo of ``real`` and ``floor``, as large as the synthetic images
@@ -91,6 +93,7 @@ def compare(
     network = load_extractor(extractor, weights=weights, device=device)
     features = {role: _extracted(images, network, batch_size, watch, role) for role, images in cut.items()}
     notes = _pair_up(features)
+    kept = _kept(sets, features, seed, watch)
     parts = [
         _Part(role, features[role], _distance(features[role], features["real"]) if "kid" in metrics else None)
         for role in ("before", "after", "floor")
@@ -118,6 +121,7 @@ def compare(
         licences=tuple(row for part in held for row in part.rows),
         unlicensed=tuple(key for part in held for key in part.unlicensed),
         examples=_examples(sets, features["after"]),
+        kept=kept,
     )
 
 
@@ -188,6 +192,15 @@ def _pair_up(features: dict[str, FeatureSet]) -> tuple[str, ...]:
     features["after"] = _subset(after, shared)
     features["before"] = _subset(before, [places[after.keys[index]] for index in shared])
     return (f"{left_out} images without a partner of the same key in the other set were left out.",) if left_out else ()
+
+
+def _kept(sets: dict[str, ImageSet], features: dict[str, FeatureSet], seed: int, watch: Watch) -> tuple[Kept, ...]:
+    """What of the raw images survives, where 'before' and 'after' are pairs."""
+    before, after = features.get("before"), features["after"]
+    if before is None or before.keys != after.keys:
+        return ()
+    structure = structure_kept(sets["before"], sets["after"], after.keys, watch)
+    return (*structure, *labels_kept(before, after, seed))
 
 
 def _subset(features: FeatureSet, rows: Sequence[int]) -> FeatureSet:

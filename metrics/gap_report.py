@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,25 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """A share of the raw images' structure or labels that their results keep: 1 is all of it.
+
+    ``name`` is gradient-correlation, edge-f-score or ``label-probe@`` and an extractor. ``se`` is a standard error over
+    the ``n`` images that were measured, ``low``/``high`` a 95 % confidence interval. ``facts`` holds numbers behind the
+    value, such as the label probe's accuracies. A value that could not be had is NaN, and ``warnings`` say why.
+    """
+
+    name: str
+    value: float
+    se: float | None
+    low: float | None
+    high: float | None
+    n: int
+    facts: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Example:
     """One row of the image grid: files of the raw image, the style image and the result; each may be None.
 
@@ -66,9 +85,9 @@ class GapReport:
     """Everything a report shows. Plain data: ``dataclasses.asdict`` of it is the JSON document.
 
     ``closed`` holds, per metric, gap closed = 1 − (after − floor) / (before − floor) as a fraction with its
-    standard error; empty without a 'before' row. ``extractor`` holds name, fingerprint and preprocessing;
-    ``config`` the resolved run configuration and versions; ``licences`` the ledger rows of the real images, and
-    ``unlicensed`` the keys of those without one.
+    standard error, and ``kept`` what of the raw images survives; both are empty without a 'before' row. ``extractor``
+    holds name, fingerprint and preprocessing; ``config`` the resolved run configuration and versions; ``licences`` the
+    ledger rows of the real images, and ``unlicensed`` the keys of those without one.
     """
 
     reference: SetSummary
@@ -79,6 +98,7 @@ class GapReport:
     licences: tuple[Mapping[str, str], ...] = ()
     examples: tuple[Example, ...] = ()
     unlicensed: tuple[str, ...] = ()
+    kept: tuple[Kept, ...] = ()
     schema: int = field(default=SCHEMA)
 
     def row(self, role: str) -> Row | None:

@@ -63,6 +63,8 @@ def test_the_main_job(command, photos, folder, picture, tmp_path):
         (("domain-gap", "compare", "{photos}", "{photos}", "--extractor", "inceptoin", "-o", "{tmp}/r"), "'inception'"),
         (("domain-gap", "compare", "{photos}", "{photos}", "--metric", "fdi", "-o", "{tmp}/r"), "unknown metric 'fdi'"),
         (("domain-gap", "compare", "{photos}", "{photos}", "-o", "{photos}/0.png"), "is a file"),
+        (("domain-gap", "audit", "{photos}", "{photos}", "-o", "{photos}/0.png"), "is a file"),
+        (("domain-gap", "audit", "{photos}", "{tmp}/none"), "no such folder"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_two(command, photos, tmp_path, words, message):
@@ -83,6 +85,17 @@ def test_patterns_lists_families_and_prints_classes_that_render_takes_back(comma
     assert code == 0 and "health of 2 images" in stderr
     code, _, stderr = command("stylize", "patterns", "neural-fractal", "--option", "tau")
     assert code == 2 and "expected NAME=VALUE" in stderr
+
+
+def test_audit_prints_its_markdown_and_writes_when_asked(command, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("metrics.copies.HELD_CROPS", 4)
+    words = ("domain-gap", "audit", photos, photos, "--images", 2, "--patches", 2)
+    code, stdout, stderr = command(*words)
+    assert code == 0 and "near-verbatim copies" in stdout and stderr == ""
+    code, again, stderr = command(*words, "-o", tmp_path / "audit")
+    assert code == 0 and again == stdout and "audit.html" in stderr
+    assert (tmp_path / "audit" / "audit.md").read_text().strip() == stdout.strip()
+    assert json.loads((tmp_path / "audit" / "audit.json").read_text())["config"]["images"] == 2
 
 
 def test_unknown_flags_are_misuse(command):

@@ -11,6 +11,7 @@ from metrics.gap import compare
 from metrics.images import ImageSet, open_images
 from metrics.kid import kid
 from metrics.report import from_json, to_json
+from metrics.structure import edge_f_score, gradient_correlation
 
 
 @pytest.fixture
@@ -24,9 +25,8 @@ def features(monkeypatch):
             values = held[images.root.name]
             keys = tuple(item.key for item in images)[: len(values)]
             groups = tuple(item.group for item in images)[: len(values)]
-            self.result = FeatureSet(
-                torch.from_numpy(values), keys, (None,) * len(keys), groups, "net", "f", {}, str(images.root)
-            )
+            labels = tuple(item.label for item in images)[: len(values)]
+            self.result = FeatureSet(torch.from_numpy(values), keys, labels, groups, "net", "f", {}, str(images.root))
 
     class Network:
         name, fingerprint, preprocessing = "net", "f", {}
@@ -167,7 +167,73 @@ def test_end_to_end_with_a_real_network(folder, picture):
     report = compare(near, real, before=far, metrics=["kid"], batch_size=5, watch=watch)
     assert report.row("after").measurements[0].value < 0.2 * report.row("before").measurements[0].value
     assert report.row("after").set.skipped == (("bad", "not an image that can be decoded"),)
-    assert report.extractor["name"] == "efficientnet-lite0" and len(seen) == 3
+    assert report.extractor["name"] == "efficientnet-lite0"
+    assert [what.partition(":")[0] for what in seen] == ["features"] * 3 + ["structure"]
+
+
+def sets_of_scenes(folder, picture, classes=2, each=6):
+    raw = {f"{c}/{i}.png": picture(10 * c + i, 32, 32) for c in range(classes) for i in range(each)}
+    out = {key: np.flipud(image) if key == "0/0.png" else image // 2 + 40 for key, image in raw.items()}
+    return folder("raw", raw), folder("out", out)
+
+
+def test_what_is_kept_of_structure_and_labels(folder, picture, features):
+    before, after = sets_of_scenes(folder, picture)
+    separate = np.repeat(np.eye(2, 6), 6, axis=0) * 9 + normal(0, 12) * 0.1
+    features(
+        {"raw": separate, "out": np.where(np.arange(12)[:, None] % 6 == 0, -separate, separate), "real": normal(1, 10)}
+    )
+    report = compare(after, images(folder, picture, "real", 10), before=before, metrics=["kid"])
+    assert [kept.name for kept in report.kept] == ["gradient-correlation", "edge-f-score", "label-probe@net"]
+    flipped = open_images(before)[0].read(), open_images(after)[0].read()
+    for kept, measure in zip(report.kept, (gradient_correlation, edge_f_score), strict=False):
+        values = [measure(a.read(), b.read()) for a, b in zip(open_images(before), open_images(after), strict=True)]
+        assert measure(*flipped) < 0.6 < 0.95 < min(values[1:])
+        assert kept.value == pytest.approx(np.mean(values)) and kept.n == 12
+        assert kept.se == pytest.approx(np.std(values, ddof=1) / math.sqrt(12))
+        assert kept.low < kept.value < kept.high
+    probe = report.kept[2]
+    assert probe.facts["accuracy before"] == 1 and probe.facts["chance"] == 0.5 and probe.facts["classes"] == 2
+    assert probe.value == probe.facts["accuracy after"] < 1 and probe.n == 12
+    assert from_json(to_json(report)) == report
+
+
+def test_at_most_pairs_are_measured_and_spread_evenly(folder, picture, features, monkeypatch):
+    monkeypatch.setattr("metrics.kept.PAIRS", 3)
+    before, after = sets_of_scenes(folder, picture)
+    features({"raw": normal(0, 12), "out": normal(1, 12), "real": normal(1, 10)})
+    report = compare(after, images(folder, picture, "real", 10), before=before, metrics=["kid"])
+    ends = [
+        gradient_correlation(a.read(), b.read()) for a, b in zip(open_images(before), open_images(after), strict=True)
+    ]
+    assert report.kept[0].n == 3
+    assert report.kept[0].value == pytest.approx(np.mean([ends[0], ends[6], ends[11]]), abs=1e-3)
+
+
+def test_structure_of_pairs_that_cannot_be_compared(folder, picture, features):
+    before = folder("raw", {f"{i}.png": picture(i, 32, 32) for i in range(6)})
+    after = folder("out", {f"{i}.png": picture(i, 32, 32 + 8 * (i > 0)) for i in range(6)})
+    features({"raw": normal(0, 6), "out": normal(1, 6), "real": normal(1, 10)})
+    report = compare(after, images(folder, picture, "real", 10), before=before, metrics=["kid"])
+    assert len(report.kept) == 2 and all(math.isnan(kept.value) for kept in report.kept)
+    assert report.kept[0].warnings == (
+        "5 pairs of images of different size were left out.",
+        "Fewer than two pairs to measure.",
+    )
+
+
+def test_labels_that_cannot_be_probed_say_why(folder, picture, features):
+    before, after = sets_of_scenes(folder, picture, 3, 4)
+    features({"raw": normal(0, 12), "out": normal(1, 12), "real": normal(1, 10)})
+    kept = compare(after, images(folder, picture, "real", 10), before=before, metrics=["kid"]).kept[2]
+    assert math.isnan(kept.value) and "0 of 3 classes have 5 images or more" in kept.warnings[0]
+
+
+def test_nothing_is_kept_of_unrelated_sets(folder, picture, features):
+    features({"raw": normal(0, 6), "out": normal(1, 6), "real": normal(1, 10)})
+    before = folder("raw", {f"a{i}.png": picture(i, 32, 32) for i in range(6)})
+    report = compare(images(folder, picture, "out", 6), images(folder, picture, "real", 10), before=before)
+    assert report.kept == ()
 
 
 def test_image_sets_can_be_passed(folder, picture, features):

@@ -20,7 +20,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from metrics.errors import InputError
-from metrics.gap_report import Example, GapReport, Measurement, Row, SetSummary
+from metrics.gap_report import Example, GapReport, Kept, Measurement, Row, SetSummary
 from metrics.report import from_json, to_html, to_json, to_markdown, verdict, write_report
 from metrics.report.chart import chart, ticks_over
 from metrics.report.grid import ROWS, SIDE, grid
@@ -58,6 +58,14 @@ def save(path, image):
 # JSON
 
 
+FACTS = {"accuracy before": 0.98, "accuracy after": 0.86, "chance": 0.05, "classes": 20.0}
+KEPT = (
+    Kept("gradient-correlation", 0.9213, 0.0061, 0.91, 0.932, 200),
+    Kept("edge-f-score", 0.892, 0.012, 0.868, 0.916, 200, {}, ("3 pairs of images of different size were left out.",)),
+    Kept("label-probe@efficientnet-lite0", 0.88, 0.02, 0.84, 0.92, 240, FACTS),
+)
+
+
 def full_report():
     licence = {"key": "a", "licence": "CC0-1.0", "author": "A. Photographer", "source": "https://example.org/a"}
     example = Example("c/1", "in.png", "style.png", (3, 4, 50), "out.png")
@@ -66,7 +74,7 @@ def full_report():
         row("before", measured(0.05, 0.001), measured(123.4, name=FID, warnings=["n is small"])),
         row("after", measured(0.03, 0.001), skipped=[("c/3", "empty file (0 bytes)")]),
     )
-    return report(rows=rows, licences=(licence,), examples=(example, bare))
+    return report(rows=rows, licences=(licence,), examples=(example, bare), kept=KEPT)
 
 
 def test_json_reads_back_exactly():
@@ -127,7 +135,7 @@ def without(document, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: {**d, "schema": 2}, "schema 2.*reads schema 1"),
+        (lambda d: {**d, "schema": 1}, "schema 1.*reads schema 2"),
         (lambda d: {**d, "schema": "1"}, "no schema number"),
         (lambda d: {**d, "schema": True}, "no schema number"),
         (lambda d: without(d, "schema"), "no schema number"),
@@ -289,6 +297,21 @@ def test_a_warning_is_given_once_with_its_places():
     assert warnings(replace(report(rows=rows), closed=shares))[1] == ("FID, KID: before, after, floor, gap closed", one)
 
 
+def test_what_is_kept_is_told_in_markdown_and_html():
+    text = to_markdown(report(kept=KEPT))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    assert ["gradient correlation `gradient-correlation`", "0.921 ± 0.006", "0.910 to 0.932", "200"] in lines
+    assert ["edge F-score `edge-f-score`", "0.89 ± 0.01", "0.87 to 0.92", "200"] in lines
+    note = "accuracy before 98 %, after 86 %, chance 5 % (20 classes)"
+    assert [f"label probe `label-probe@efficientnet-lite0`: {note}", "88 % ± 2 %", "84 % to 92 %", "240"] in lines
+    assert "- 3 pairs of images of different size were left out. (edge F-score: kept)" in text
+    page = plain_text(to_html(report(kept=KEPT)))
+    for part in ("Structure and labels", "0.921 ± 0.006", "88 % ± 2 %", note):
+        assert part in page
+    assert "Structure and labels" not in plain_text(to_html(report()))
+    assert "kept of the raw images" not in to_markdown(report())
+
+
 # Markdown
 
 
@@ -329,6 +352,7 @@ def hostile_report(text):
         {text: text},
         (licence,),
         (Example(text, text, text, None, text),),
+        kept=(Kept(text, 0.9, 0.1, 0.7, 1.0, 9, {text: 0.5, "classes": 2.0}, (text,)),),
     )
 
 

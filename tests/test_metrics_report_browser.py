@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metrics.gap_report import Example, GapReport, Measurement, Row, SetSummary
+from metrics.gap_report import Example, GapReport, Kept, Measurement, Row, SetSummary
 from metrics.report import to_html
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -128,6 +128,9 @@ class Browser:
             os.close(self._replies)
 
 
+FACTS = {"accuracy before": 0.98, "accuracy after": 0.86, "chance": 0.001, "classes": 1000.0}
+
+
 def measured(name, value, se=None, warnings=()):
     low, high = (None, None) if se is None else (value - 2 * se, value + 2 * se)
     return Measurement(f"{name}@efficientnet-lite0", value, se, low, high, 1_281_167, 50_000, tuple(warnings))
@@ -163,6 +166,11 @@ def write_page(folder: Path, text: str = "class0001/instance_00012") -> Path:
         (
             Example(text, content, style, (100, 100, 200), result),
             Example(text, str(folder / "gone.png"), None, None, result),
+        ),
+        kept=(
+            Kept("gradient-correlation", 0.921, 0.006, 0.91, 0.932, 200),
+            Kept("edge-f-score", 0.892, 0.005, 0.882, 0.903, 200),
+            Kept("label-probe@efficientnet-lite0", 0.88, 0.02, 0.84, 0.92, 10_000, FACTS),
         ),
     )
     page = folder / "report.html"
@@ -282,8 +290,9 @@ def test_everything_is_reached_by_keyboard(browser, page):
             break
         places.append(place)
     names = [name for _, name, _, _ in places]
-    assert names[:5] == ["#metrics", "#examples", "#sets", "#run", "#licences"]
-    assert names[5:7] == ["Values of kid@efficientnet-lite0", "Values of fid@efficientnet-lite0"]
+    assert names[:6] == ["#metrics", "#kept", "#examples", "#sets", "#run", "#licences"]
+    assert names[6:8] == ["Values of kid@efficientnet-lite0", "Values of fid@efficientnet-lite0"]
+    assert names[8] == "Structure and labels"
     assert [name for tag, name, _, _ in places if tag == "SUMMARY"] == ["3 skipped images", "3 settings"]
     assert names[-1].startswith("https://commons.example.org/")
     assert all(outline == "solid" for _, _, outline, _ in places)

@@ -24,7 +24,7 @@ def to_json(report: GapReport) -> str:
     Raises:
         TypeError: ``config`` holds something that JSON cannot say.
     """
-    document = {"schema": report.schema, **_plain(report)}
+    document = {"schema": report.schema, **plain(report)}
     return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
@@ -55,13 +55,14 @@ def from_json(text: str) -> GapReport:
     return report
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Dataclasses, mappings and sequences as what JSON holds; numbers that are not finite become None."""
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, (tuple, list)):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     return value

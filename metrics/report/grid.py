@@ -49,6 +49,11 @@ def thumbnail(image: np.ndarray) -> Image.Image:
     return small
 
 
+def shown(column: str, image: Image.Image) -> Thumb:
+    """A cell that shows this image as it is."""
+    return Thumb(column, _data_uri(image), image.width, image.height)
+
+
 def _cell(example: Example, column: str) -> Thumb:
     path: str | None = getattr(example, column)
     if path is None:
@@ -59,8 +64,7 @@ def _cell(example: Example, column: str) -> Thumb:
             image = _region(image, example.style_box)
     except ImageError as error:
         return Thumb(column, note=f"cannot be shown: {_reason(Path(path), error)}")
-    small = thumbnail(image)
-    return Thumb(column, _data_uri(small), small.width, small.height)
+    return shown(column, thumbnail(image))
 
 
 def _region(image: np.ndarray, box: tuple[int, int, int]) -> np.ndarray:

@@ -9,13 +9,13 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..gap_report import GapReport
 from .chart import chart
 from .grid import ROWS, grid
-from .table import blocks, skipped, warnings
+from .table import blocks, kept_lines, skipped, warnings
 from .verdict import verdict
 
 SKIPPED = 200  # skipped images listed; report.json lists all
@@ -28,20 +28,25 @@ def to_html(report: GapReport) -> str:
     """
     sets = [("reference", report.reference), *((row.role, row.set) for row in report.rows)]
     left_out = skipped(report)
-    return _template().render(
-        verdict=verdict(report),
-        metrics=[(block, chart(block)) for block in blocks(report)],
-        sets=sets,
-        warnings=warnings(report),
-        examples=grid(report.examples),
-        more_examples=max(0, len(report.examples) - ROWS),
-        skipped=left_out[:SKIPPED],
-        skipped_count=len(left_out),
-        licences=report.licences,
-        unlicensed=report.unlicensed,
-        extractor=report.extractor,
-        config=flatten(report.config),
-        schema=report.schema,
+    return (
+        environment()
+        .get_template("template.html")
+        .render(
+            verdict=verdict(report),
+            metrics=[(block, chart(block)) for block in blocks(report)],
+            kept=kept_lines(report),
+            sets=sets,
+            warnings=warnings(report),
+            examples=grid(report.examples),
+            more_examples=max(0, len(report.examples) - ROWS),
+            skipped=left_out[:SKIPPED],
+            skipped_count=len(left_out),
+            licences=report.licences,
+            unlicensed=report.unlicensed,
+            extractor=report.extractor,
+            config=flatten(report.config),
+            schema=report.schema,
+        )
     )
 
 
@@ -78,7 +83,8 @@ def soft_breaks(text: str) -> Markup:
 
 
 @cache
-def _template() -> Template:
+def environment() -> Environment:
+    """The templates of this package: text is escaped, an undefined name is an error."""
     environment = Environment(
         loader=PackageLoader("metrics", "report"),
         autoescape=True,
@@ -87,4 +93,4 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters.update(link=link, unbroken=unbroken, soft_breaks=soft_breaks)
-    return environment.get_template("template.html")
+    return environment

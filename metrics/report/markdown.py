@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ..gap_report import GapReport, SetSummary
-from .table import blocks, skipped, warnings
+from .table import blocks, kept_lines, skipped, warnings
 from .verdict import verdict
 
 FIRST = 5  # entries of a list before "and N more"
@@ -18,11 +18,12 @@ def to_markdown(report: GapReport) -> str:
     parts = [
         [f"**{prose(result.headline)}**", prose(result.detail)],
         _table(report),
+        _kept(report),
         _sets(report),
-        _list("Caveats", [f"{prose(sentence)} ({prose(place)})" for place, sentence in warnings(report)]),
-        _list("Skipped images", [f"{role} {code(key)}: {prose(why)}" for role, key, why in skipped(report)]),
-        _list("Licences of the real images", [_licence(row) for row in report.licences]),
-        _list("Real images without a licence entry", [code(key) for key in report.unlicensed]),
+        bullets("Caveats", [f"{prose(sentence)} ({prose(place)})" for place, sentence in warnings(report)]),
+        bullets("Skipped images", [f"{role} {code(key)}: {prose(why)}" for role, key, why in skipped(report)]),
+        bullets("Licences of the real images", [_licence(row) for row in report.licences]),
+        bullets("Real images without a licence entry", [code(key) for key in report.unlicensed]),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
@@ -50,14 +51,30 @@ def _table(report: GapReport) -> list[str]:
             cells = (metric, prose(line.role), line.value, line.interval, f"{line.n:,}", f"{line.m:,}")
             rows.append([_cell(text) for text in cells])
             metric = ""
+    return aligned(rows, 2)
+
+
+def _kept(report: GapReport) -> list[str]:
+    lines = kept_lines(report)
+    if not lines:
+        return []
+    rows = [["kept of the raw images", "value ± SE", "95 % CI", "n"]]
+    for line in lines:
+        name = f"{prose(line.label)} {code(line.name)}" + (f": {prose(line.note)}" if line.note else "")
+        rows.append([_cell(text) for text in (name, line.value, line.interval, f"{line.n:,}")])
+    return aligned(rows, 1)
+
+
+def aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
+    """A table whose first ``left`` columns are text and the others numbers; the first row is its head."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    body = [_row(row, widths) for row in rows]
-    rule = [":" + "-" * (w - 1) if i < 2 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    return [body[0], _row(rule, widths), *body[1:]]
+    body = [_row(row, widths, left) for row in rows]
+    rule = [":" + "-" * (w - 1) if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    return [body[0], _row(rule, widths, left), *body[1:]]
 
 
-def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
+def _row(cells: Sequence[str], widths: Sequence[int], left: int) -> str:
+    padded = [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
     return f"| {' | '.join(padded)} |"
 
 
@@ -83,11 +100,12 @@ def _licence(row: Mapping[str, str]) -> str:
     return ", ".join(shown)
 
 
-def _list(title: str, entries: Sequence[str]) -> list[str]:
+def bullets(title: str, entries: Sequence[str], file: str = "report.json") -> list[str]:
+    """A titled list of the FIRST entries; ``file`` has all. Nothing when there is none."""
     if not entries:
         return []
     more = len(entries) - FIRST
-    rest = [f"- … and {more:,} more in `report.json`"] if more > 0 else []
+    rest = [f"- … and {more:,} more in `{file}`"] if more > 0 else []
     return [f"**{title} ({len(entries):,})**", *(f"- {entry}" for entry in entries[:FIRST]), *rest]
 
 
