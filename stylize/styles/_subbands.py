@@ -14,6 +14,7 @@ DEPTH = 4  # octaves of detail; the remainder is the last band
 KNOTS = 128  # quantiles of a band, closer together towards the tails, the extremes included
 SAMPLE = 16384  # pixels of a band that its quantiles are taken from
 STEP = 1 / 2040  # an eighth of a grey level: smaller differences are rounding, and count as equal
+LIMIT = 8.0  # largest value of a band: images lie in [0, 1], recoloured ones not far from it
 
 
 def pyramid(image: torch.Tensor) -> list[torch.Tensor]:
@@ -50,8 +51,20 @@ def quantiles(band: torch.Tensor) -> torch.Tensor:
 
 
 def matched(band: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """The monotone map that gives every channel of ``float32 [3,h,w]`` the quantiles ``target [3,KNOTS]``."""
-    own, values, level = quantiles(band), _rounded(band.flatten(1)), levels(band.device)
+    """The monotone map that gives every channel of ``float32 [3,h,w]`` the quantiles ``target [3,KNOTS]``.
+
+    It is tabulated at every multiple of STEP that the band reaches; values beyond ±LIMIT count as ±LIMIT.
+    """
+    codes = (band.flatten(1) / STEP).round().clamp(-LIMIT / STEP, LIMIT / STEP).long()
+    lowest, highest = int(codes.min()), int(codes.max())
+    values = torch.arange(lowest, highest + 1, device=band.device).float() * STEP
+    table = _mapped(values.expand(len(codes), -1).contiguous(), quantiles(band), target)
+    return table.gather(1, codes - lowest).view_as(band)
+
+
+def _mapped(values: torch.Tensor, own: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """From quantiles ``own`` to quantiles ``target``, both ``[3,KNOTS]``, by rank, of ``[3,V]`` values."""
+    level = levels(own.device)
     first = torch.searchsorted(own, values)
     last = torch.searchsorted(own, values, right=True)
     left, right = (first - 1).clamp_min(0), first.clamp_max(KNOTS - 1)
@@ -61,7 +74,7 @@ def matched(band: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     rank = torch.where(last > first, middle, between)
     position = torch.acos(1 - 2 * rank.clamp(0, 1)) * ((KNOTS - 1) / torch.pi)
     below = position.floor().long().clamp_max(KNOTS - 2)
-    return torch.lerp(target.gather(1, below), target.gather(1, below + 1), position - below).view_as(band)
+    return torch.lerp(target.gather(1, below), target.gather(1, below + 1), position - below)
 
 
 def levels(device: torch.device | None = None) -> torch.Tensor:
