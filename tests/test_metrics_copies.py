@@ -26,19 +26,20 @@ def subset(part, names):
 
 
 REAL = subset("learn", ("astronaut", "cat", "coffee", "gravel"))
-HELD = subset("judge", ("grass", "raccoon"))
+HELD = subset("judge", ("fig", "grass", "hopper", "raccoon"))
+FEW, FEW_HELD = (ImageSet(photos.root, photos.items[:2]) for photos in (REAL, HELD))
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(copies, "HELD_CROPS", 12)
+    monkeypatch.setattr(copies, "HELD_CROPS", 20)
 
 
 @pytest.fixture(scope="module")
 def crops():
     """Eight crops of the style photos, and eight of photos that nobody copies."""
     strangers = subset("tune", ("dahlia", "dogs", "drum", "sunset"))
-    return [[item.read() for item in images.crops(count, SIZE, 5)] for images, count in ((REAL, 2), (strangers, 2))]
+    return [[item.read() for item in images.crops(2, SIZE, 5)] for images in (REAL, strangers)]
 
 
 def gaussian(image, seed):
@@ -60,29 +61,29 @@ ATTACKS = {
 }
 
 
-def attack(folder, crops, name):
-    pairs = list(zip(*crops, strict=False))
-    made = {f"{i}.png": ATTACKS[name](*pair, i).round().clip(0, 255).astype(np.uint8) for i, pair in enumerate(pairs)}
-    return folder(name, made)
+def attack(folder, crops, *names):
+    """Eight images of every named attack, in a folder of its own."""
+    made = {
+        f"{name}/{i}.png": ATTACKS[name](*pair, i).round().clip(0, 255).astype(np.uint8)
+        for name in names
+        for i, pair in enumerate(zip(*crops, strict=True))
+    }
+    return folder("out", made)
 
 
-@pytest.mark.parametrize(
-    ("name", "low", "high"),
-    [
-        ("verbatim", 0.6, 1),
-        ("darker and flatter", 0.6, 1),
-        ("mirrored", 0.6, 1),
-        ("blended", 0.2, 1),
-        ("texture", 0, 0.03),
-        ("unrelated", 0, 0.03),
-    ],
-)
-def test_copies_are_found_and_nothing_else_is(folder, crops, name, low, high):
-    report = audit(attack(folder, crops, name), REAL, held_out=HELD, patches=6)
-    assert low <= report.rate <= high
-    assert report.images == 8 and report.calibration < 0.08
-    assert audit_verdict(report).tone == ("away" if low else "closed")
-    assert any(case.copied for case in report.cases) >= (low > 0)
+def test_copies_are_found_and_nothing_else_is(folder, crops, monkeypatch):
+    monkeypatch.setattr(copies, "CASES", 100)  # every image's worst patch
+    report = audit(attack(folder, crops, *ATTACKS), REAL, held_out=HELD, patches=6)
+    assert report.images == 48 and audit_verdict(report).tone == "away"
+    assert report.calibration < 0.01 + 2 * report.calibration_se < 0.25 < report.rate
+    caught = {name: [case for case in report.cases if case.copied and case.key.startswith(name)] for name in ATTACKS}
+    counts = {name: len(cases) for name, cases in caught.items()}
+    assert min(counts[name] for name in ("verbatim", "darker and flatter", "mirrored", "blended")) >= 7, counts
+    assert max(counts[name] for name in ("texture", "unrelated")) <= 1, counts
+    for name in ("verbatim", "darker and flatter", "mirrored", "blended"):
+        photos = {case.key.partition("/")[2]: case.photo for case in caught[name]}
+        assert all(photo == REAL.items[int(number) // 2].key for number, photo in photos.items())
+    assert all(case.mirrored for case in caught["mirrored"])
 
 
 def test_a_case_points_at_the_place_that_was_copied(folder):
@@ -108,13 +109,14 @@ def test_without_held_out_photos_each_is_held_out_in_turn(folder, crops):
     assert "Only 4 different photos" in report.warnings[0]
 
 
-def test_a_photo_that_is_there_twice_hides_no_copy(folder, crops):
-    out = attack(folder, crops, "verbatim")
+def test_a_photo_that_is_there_twice_hides_no_copy(folder):
     pictures = {f"{item.key}.png": item.read() for item in REAL}
-    brighter = np.clip(pictures["cat.png"] * 1.1 + 3, 0, 255).astype(np.uint8)
-    doubled = folder("doubled", {**pictures, "cat again.png": brighter})
-    once = audit(out, folder("once", pictures), held_out=HELD, patches=4)
-    assert audit(out, doubled, held_out=HELD, patches=4).rate == pytest.approx(once.rate, abs=0.05)
+    pictures["cat again.png"] = np.clip(pictures["cat.png"] * 1.1 + 3, 0, 255).astype(np.uint8)
+    out = folder(
+        "out",
+        {f"{i}.png": item.read() for i, item in enumerate(ImageSet(REAL.root, REAL.items[1:2]).crops(3, SIZE, 5))},
+    )
+    assert audit(out, folder("doubled", pictures), held_out=FEW_HELD, patches=4).rate > 0.6
 
 
 def test_held_out_photos_that_are_not_are_said(folder, crops):
@@ -169,13 +171,12 @@ def test_the_descriptor_drops_brightness_and_contrast_and_little_else():
 
 def test_the_result_depends_on_nothing_but_keys_and_seed(folder, crops, monkeypatch):
     out = attack(folder, crops, "blended")
-    report = audit(out, REAL, held_out=HELD, patches=3)
+    report = audit(out, FEW, held_out=FEW_HELD, patches=3)
     monkeypatch.setattr(patch_search, "BLOCK", 777)
     items = open_images(out).items
-    again = audit(ImageSet(out, items[::-1]), REAL, held_out=HELD, patches=3)
+    again = audit(ImageSet(out, items[::-1]), FEW, held_out=FEW_HELD, patches=3)
     assert again.rate == report.rate and again.scales == report.scales
     assert {case.key for case in again.cases} == {case.key for case in report.cases}
-    assert audit(out, REAL, held_out=HELD, patches=3, seed=1).cases != report.cases
 
 
 def test_the_standard_error_is_that_of_a_mean_of_equal_clusters_and_larger_for_dependent_ones():
@@ -192,7 +193,7 @@ def test_the_standard_error_is_that_of_a_mean_of_equal_clusters_and_larger_for_d
 
 def test_flat_and_broken_results(folder):
     grey = {f"{i}.png": np.full((64, 64, 3), 90 + i, np.uint8) for i in range(3)}
-    report = audit(folder("grey", {**grey, "x.png": b"text"}), REAL, held_out=HELD, patches=2)
+    report = audit(folder("grey", {**grey, "x.png": b"text"}), FEW, held_out=FEW_HELD, patches=2)
     assert (report.rate, report.se, report.images, report.cases) == (0, None, 0, ())
     assert report.scales[0].plain == 6 and report.skipped == (("x", "not an image that can be decoded"),)
     assert audit_verdict(report).tone == "unclear"
@@ -216,7 +217,7 @@ def test_refusals(folder, picture):
 
 def test_one_style_photo_is_told_by_the_held_out_ones(folder, crops):
     out = folder("out", {f"{i}.png": crop for i, crop in enumerate(crops[0][:2])})  # crops of the astronaut
-    assert audit(out, ImageSet(REAL.root, REAL.items[:1]), held_out=HELD).rate > 0.5
+    assert audit(out, ImageSet(REAL.root, REAL.items[:1]), held_out=HELD, patches=4).rate > 0.4
 
 
 # Report
@@ -239,7 +240,7 @@ def test_the_verdict_needs_two_standard_errors():
 
 def test_markdown_has_the_numbers_and_no_foreign_markup():
     text = audit_to_markdown(made())
-    assert "| 19 % of the short side | 20.0 % ± 2.0 % |    1.0 % ± 0.5 % |     800 |        20 |" in text
+    assert "| 19 %                    | 20.0 % ± 2.0 % |    1.0 % ± 0.5 % |     800 |        20 |" in text
     assert "- `class/1` (1, 2, 24) copies `class/1` (3, 4, 48) mirrored, r = 0.98, with any other photo 0.60" in text
     assert len(audit_to_markdown(made(text=HOSTILE)).splitlines()) == len(text.splitlines())
 
@@ -251,12 +252,12 @@ def test_the_page_stands_alone_and_escapes(tmp_path):
 
 
 def test_files_are_written_and_show_both_patches(folder, crops, tmp_path):
-    report = audit(attack(folder, crops, "verbatim"), REAL, held_out=HELD, patches=2)
+    report = audit(folder("out", {"a.png": crops[0][0], "b.png": crops[1][0]}), REAL, patches=2)
     write_audit(report, tmp_path / "audit")
     document = json.loads((tmp_path / "audit/audit.json").read_text())
     assert document["schema"] == 1 and document["rate"] == report.rate
     assert document["cases"][0]["photo_box"] == list(report.cases[0].photo_box)
     page = (tmp_path / "audit/audit.html").read_text()
-    assert page.count("data:image/jpeg;base64,") == 2 * len(report.cases) == 16
+    assert page.count("data:image/jpeg;base64,") == 2 * len(report.cases) == 4
     assert decode(Path(document["cases"][0]["photo_file"])).ndim == 3
     assert (tmp_path / "audit/audit.md").read_text() == audit_to_markdown(report)

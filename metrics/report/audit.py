@@ -52,7 +52,7 @@ def audit_verdict(report: CopyReport) -> Verdict:
 def audit_to_markdown(report: CopyReport) -> str:
     """The audit as GitHub-flavoured Markdown, verdict first. Keys and paths can inject no markup."""
     result = audit_verdict(report)
-    rows = [["patch side", "copies ± SE", "real photos ± SE", "patches", "too plain"], *scale_rows(report)]
+    rows = [["patch side / short side", "copies ± SE", "real photos ± SE", "patches", "too plain"], *scale_rows(report)]
     parts = [
         [f"**{prose(result.headline)}**", prose(result.detail)],
         aligned(rows, 1),
@@ -85,7 +85,7 @@ def scale_rows(report: CopyReport) -> list[list[str]]:
     """One row of text per patch size."""
     return [
         [
-            f"{scale.share:.0%}".replace("%", " % of the short side"),
+            f"{100 * scale.share:.0f} %",
             share(scale.rate, scale.se),
             share(scale.calibration, scale.calibration_se),
             f"{scale.patches:,}",
