@@ -7,7 +7,7 @@ that the style does not have. It is the baseline that users know, and its maps o
 
 Deviations from scikit-image's ``match_histograms``: quantiles are kept at KNOTS levels (which makes them storable), and
 equal values take the middle of their ranks instead of the upper end (which makes a style equal to the content the
-identity, and splits no flat area). Cost: 5 ms at 256².
+identity, and splits no flat area). Cost: 3 ms at 256².
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ in place of the mean. A style equal to the content lacks nothing and is the iden
 
 Own choices: that noise; densities are isotropic, in cycles per pixel, a third of an octave apart from LOWEST up, below
 which colour alone decides; the map is kept gentle (GAIN); borders by Moisan's periodic component. The style is stored
-as densities: no phase of it survives. Cost: 35 ms at 256²; 2 kB a style.
+as densities: no phase of it survives. Cost: 40 ms at 256²; 2 kB a style.
 """
 
 from __future__ import annotations
