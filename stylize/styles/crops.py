@@ -14,12 +14,14 @@ import torch.nn.functional as F
 
 from metrics.seed import generator
 
+from ._texton import blurred
 from .regions import REGIONS, level_sets
 
 Statistics = dict[str, torch.Tensor]
 
 STATISTICS = "crops"
 SIDE = 128
+CYCLES = 128.0  # regions are cut after a blur of side / CYCLES pixels: specks hold no recognisable piece of a photo
 
 
 def learn(images: torch.Tensor) -> Statistics:
@@ -61,7 +63,8 @@ def _filled(image: torch.Tensor, photo: torch.Tensor, seed: int) -> torch.Tensor
         down, right = (int(rng.integers(side)) for side in image.shape[-2:])
         mirrored = photo.flip(-1) if rng.integers(2) else photo
         copies.append(_shifted(mirrored, down, right))
-    return torch.stack(copies, 1).gather(1, level_sets(image).expand(3, 1, -1, -1)).squeeze(1)
+    regions = level_sets(blurred(image, min(image.shape[-2:]) / CYCLES))
+    return torch.stack(copies, 1).gather(1, regions.expand(3, 1, -1, -1)).squeeze(1)
 
 
 def _shifted(photo: torch.Tensor, down: int, right: int) -> torch.Tensor:
