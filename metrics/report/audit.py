@@ -96,8 +96,9 @@ def scale_rows(report: CopyReport) -> list[list[str]]:
 
 
 def share(rate: float, se: float | None) -> str:
-    """``3.1 % ± 0.4 %``."""
-    return f"{100 * rate:.1f} %" + ("" if se is None else f" ± {100 * se:.1f} %")
+    """``3.1 % ± 0.4 %``, with one digit more for smaller errors."""
+    digits = 2 if se is not None and 0 < se < 0.0005 else 1
+    return f"{100 * rate:.{digits}f} %" + ("" if se is None else f" ± {100 * se:.{digits}f} %")
 
 
 def _sentence(case: Case) -> str:
