@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from metrics.errors import InputError
+from metrics.registry import unknown
 from metrics.terminal import follow, run, say
 
-from .styles import DEFAULT_METHOD, LEARNT, METHODS
+from .styles import COPYING, DEFAULT_METHOD, LEARNT, METHODS, PRESETS
 
 if TYPE_CHECKING:
     from .job import Progress
@@ -111,6 +112,7 @@ def learn(
         )
     from .styles.bank import learn as learn_bank
 
+    _warn_copying(method or [])
     bank = learn_bank(real, methods=method or LEARNT, crops=crops, size=size, seed=seed)
     for key, reason in bank.header["skipped"].items():
         say(f"skipped {key}: {reason}")
@@ -127,9 +129,15 @@ def apply(
     synthetic: Annotated[Path, typer.Argument(help="Folder of synthetic images.")],
     out: Annotated[Path, typer.Argument(help="Folder to fill; mirrors the input's tree.")],
     method: Annotated[
-        str, typer.Option(help="; ".join(f"{name}: {text}" for name, text in METHODS.items()))
-    ] = DEFAULT_METHOD,
-    strength: Annotated[float, typer.Option(help="0 (unchanged) to 1 (all of the style's statistics).")] = 1.0,
+        str | None,
+        typer.Option(help=f"Default {DEFAULT_METHOD}; `stylize styles` lists them; colour+texture composes."),
+    ] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="0 (unchanged) to 1 (all of the style's statistics), the default.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="fast, balanced or strong, instead of method and strength.")
+    ] = None,
     assignment: Annotated[
         str, typer.Option(help="Which image gets which style: balanced (optimal transport) or random.")
     ] = "balanced",
@@ -146,10 +154,76 @@ def apply(
     from .apply import apply_style
     from .styles.bank import StyleBank
 
+    method, strength = _chosen(method, strength, preset)
     _warn_unlicensed(StyleBank.load(style).header["unlicensed"])
+    _warn_copying([method])
     options: dict[str, Any] = {"method": method, "strength": strength, "assignment": assignment, "workers": workers}
     options |= {"format": format, "quality": quality, "device": device, "max_errors": max_errors}
     _finish(apply_style(style, synthetic, out, **options), "stylise", out)
+
+
+@app.command()
+def styles() -> None:
+    """List the style methods with what they were measured to do, and the presets."""
+    from importlib.resources import files
+
+    measured = json.loads((files("stylize.styles") / "leaderboard.json").read_text())
+    columns = {"closed@efficientnet-lite0": "lite0", "closed@efficientnet-lite2": "lite2", "structure": "structure"}
+    columns |= {"labels": "labels", "copies": "copies", "seconds": "seconds"}
+    width = max(map(len, METHODS))
+    print(f"{'':{width}}  {'  '.join(columns.values())}")
+    for name, text in METHODS.items():
+        row = measured.get(name, {})
+        cells = [f"{row[key]:{len(title)}.2f}" if key in row else " " * len(title) for key, title in columns.items()]
+        print(f"{name:{width}}  {'  '.join(cells)}  {text}")
+    print()
+    for name, (method, strength) in PRESETS.items():
+        print(f"--preset {name}: --method {method} --strength {strength:g}")
+    say("lite0, lite2: share of the gap to held-out photos closed, by two networks; structure: gradient correlation;")
+    say("labels: label probe; copies: share of copied patches; seconds: per image of 256 px on one core")
+
+
+@app.command()
+def train(
+    real: Annotated[Path, typer.Argument(help="Folder of real photos.")],
+    synthetic: Annotated[Path, typer.Argument(help="Folder of synthetic images.")],
+    network: Annotated[Path, typer.Argument(help="Weight file to write, *.safetensors.")],
+    steps: Annotated[int, typer.Option(help="Steps in all.")] = 6000,
+    minutes: Annotated[float, typer.Option(help="Stop after so long; the same command continues.")] = float("inf"),
+    size: Annotated[int, typer.Option(help="Side of the windows, a multiple of 8.")] = 128,
+    batch: Annotated[int, typer.Option(help="Windows per step.")] = 4,
+    seed: Seed = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Train the network of the style method `network` on your own photos and images. Interrupted? Repeat the command.
+
+    Example: stylize train photos patterns network.safetensors --minutes 30
+    """
+    from .train_network import train_network
+
+    options: dict[str, Any] = {"steps": steps, "minutes": minutes, "size": size, "batch": batch, "seed": seed}
+    for step in follow(train_network(real, synthetic, network, device=device, **options), "train"):
+        if step.step % 100 == 0:
+            say(f"step {step.step}: " + ", ".join(f"{name} {value:.3f}" for name, value in step.losses.items()))
+    print(network)
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Argument(help="File to write, *.onnx.")],
+    network: Annotated[
+        Path | None, typer.Option(help="From `stylize train`; default: the one that comes along.")
+    ] = None,
+) -> None:
+    """Export the network of the style method `network` as ONNX.
+
+    Example: stylize export stylizer.onnx
+    """
+    from .export_onnx import export_onnx
+    from .styles.network import SHIPPED
+
+    export_onnx(out, network or SHIPPED)
+    print(out)
 
 
 @app.command()
@@ -270,6 +344,22 @@ def _finish(steps: Iterator[Progress], what: str, out: Path, quiet: bool = False
             say(f"{what}: {last.failed} items failed and are listed in {out / 'errors.jsonl'}")
     if not quiet:
         print(out)
+
+
+def _chosen(method: str | None, strength: float | None, preset: str | None) -> tuple[str, float]:
+    if preset is None:
+        return method or DEFAULT_METHOD, 1.0 if strength is None else strength
+    if method is not None or strength is not None:
+        raise InputError("got --preset with --method or --strength. Expected a preset, or the two others.")
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    return PRESETS[preset]
+
+
+def _warn_copying(methods: Iterable[str]) -> None:
+    names = {stage for method in methods for stage in method.split("+")} & set(COPYING)
+    if names:
+        say(f"warning: {', '.join(names)} copies by design: results and style file hold pixels of the photos")
 
 
 def _warn_unlicensed(photos: list[str]) -> None:

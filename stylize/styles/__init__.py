@@ -7,10 +7,24 @@ the name of the module (often its own) whose ``learn(float32 [N,3,H,W]) -> {name
 
 METHODS = {
     "colour": "Monge-Kantorovich map of the colour distribution: fastest, touches no texture",
+    "histogram": "histogram matching of each channel: the baseline users know",
+    "fda": "Fourier domain adaptation: low-frequency amplitudes of the style (baseline)",
     "patches": "affine optimal transport of 3x3 patches at three scales: stretches what is there",
     "texture": "patches, and a synthesised Gaussian texture where the content has no detail to stretch",
+    "gmm": "optimal transport between Gaussian mixtures of patches: flat, edge and textured patches apart",
+    "sliced": "sliced optimal transport of patches: their distribution along many directions",
+    "spectrum": "cross-channel spectrum of the style, noise where the content has no power, phases kept",
+    "pyramid": "steerable-pyramid marginals (Heeger-Bergen), noise where the bands are empty",
+    "regions": "regions of the content filled with texture synthesised from the photo's statistics",
+    "network": "a small network, trained once, that paints a content in a style in one pass",
+    "gatys": "optimisation against an encoder's feature statistics: seconds per image",
+    "nnst": "optimisation towards nearest style features: seconds per image",
+    "crops": "regions filled with the photo's own pixels: COPIES BY DESIGN, the bar to reach without copying",
 }
 DEFAULT_METHOD = "texture"
 LEARNT = ("colour", "patches", "texture")  # the methods whose statistics `stylize learn` takes unless told otherwise
+SLOW = ("gatys", "nnst")  # seconds per image
+COPYING = ("crops",)  # their output and their style files hold pixels of the photos
 ASSIGNMENTS = ("balanced", "random")
-TUNED = ("colour", "patches", "texture")  # the methods that `stylize tune` combines unless told otherwise
+TUNED = tuple(name for name in METHODS if name not in (*SLOW, *COPYING, "histogram", "fda"))
+PRESETS = {"fast": ("texture", 1.0), "balanced": ("spectrum", 1.0), "strong": ("network", 1.0)}  # method, strength
