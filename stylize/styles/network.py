@@ -42,6 +42,7 @@ FORMAT = "reverse-stylize network"
 VERSION = 1
 SHIPPED = Path(__file__).with_suffix(".safetensors")
 STRIDE = 8  # sides are padded to a multiple of it
+BORDER = 16  # pixels painted around the image and cut off: convolutions see zeros beyond the edge
 CODE = 27 * len(LEVELS) + 3
 ARCHITECTURE = {"half": 24, "quarter": 48, "eighth": 64, "style": 64, "blocks_half": 1, "blocks_quarter": 2}
 ARCHITECTURE |= {"blocks_eighth": 3}
@@ -203,25 +204,33 @@ def transfer(
         for index, seed in enumerate(seeds):
             own = {name: values[[index]] for name, values in style.items()}
             content = images[[index]]
-            painted = painter(**inputs(content, own, [seed], painter.noise_channels))
-            results.append(content + strength * (painted[..., : images.shape[-2], : images.shape[-1]] - content))
+            painted = painter(**inputs(content, own, [seed], painter.noise_channels, BORDER))
+            inner = painted[..., BORDER : BORDER + images.shape[-2], BORDER : BORDER + images.shape[-1]]
+            results.append(content + strength * (inner - content))
     return torch.cat(results)
 
 
 def inputs(
-    images: torch.Tensor, style: Statistics, seeds: Sequence[int], noise_channels: tuple[int, int, int]
+    images: torch.Tensor,
+    style: Statistics,
+    seeds: Sequence[int],
+    noise_channels: tuple[int, int, int],
+    border: int = 0,
 ) -> dict[str, torch.Tensor]:
-    """What :class:`Stylizer` takes, from images, styles and seeds; height H and width W are padded to STRIDE.
+    """What :class:`Stylizer` takes, from images, styles and seeds.
+
+    Height H and width W include ``border`` pixels on every side, and what it takes to the next multiple of STRIDE at
+    the bottom and the right.
 
     Returns:
         ``content`` and ``mapped`` (the content in the style's colours) ``[N,3,H,W]``; ``code`` ``[N,84]``;
         ``texture_f`` ``[N,3,H/f,W/f]`` for f = 1, 2, 4: Gaussian textures with the style's patch covariance at
         reduction f; ``noise_f`` ``[N,k,H/f,W/f]`` for f = 2, 4, 8: white noise. All float32.
     """
-    padding = [-side % STRIDE for side in images.shape[-2:]]
-    padded, mapped = (
-        F.pad(x, (0, padding[1], 0, padding[0]), mode="replicate") for x in (images, _colour_mapped(images, style))
-    )
+    bottom, right = (border + -(side + 2 * border) % STRIDE for side in images.shape[-2:])
+    mode = "reflect" if min(images.shape[-2:]) > border + STRIDE else "replicate"
+    both = (images, _colour_mapped(images, style))
+    padded, mapped = (F.pad(x, (border, right, border, bottom), mode=mode) for x in both)
     height, width = padded.shape[-2:]
     given = {"content": padded, "mapped": mapped, "code": style_code(style)}
     draws = [generator(seed, "network", "noise") for seed in seeds]
