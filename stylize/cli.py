@@ -240,6 +240,7 @@ def tune(
     ] = None,
     structure: Annotated[float, typer.Option(help="Least mean gradient correlation with the content.")] = 0.8,
     labels: Annotated[float, typer.Option(help="Least label probe: accuracy after over accuracy before.")] = 0.95,
+    copies: Annotated[float, typer.Option(help="Largest share of copied patches.")] = 0.05,
     extractor: Annotated[str, typer.Option(help="Network of the search.")] = "efficientnet-lite0",
     judge: Annotated[bool, typer.Option(help="Close the study: measure the winner by judge/ photos.")] = False,
     judge_extractor: Annotated[str, typer.Option(help="Network that the search must not use.")] = "efficientnet-lite2",
@@ -261,7 +262,7 @@ def tune(
     from .tune_report import judge as judge_winner
 
     options: dict[str, Any] = {"trials": trials, "images": images, "methods": method or TUNED, "extractor": extractor}
-    options |= {"budget": Budget(structure, labels), "size": size, "seed": seed}
+    options |= {"budget": Budget(structure, labels, copies), "size": size, "seed": seed}
     if judge:
         for step in follow(judge_winner(real, synthetic, out, extractor=judge_extractor, workers=workers), "judge"):
             if isinstance(step, GapReport):

@@ -25,10 +25,15 @@ STARTUP = 8  # trials drawn at random before the sampler learns, and before any 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a result must keep: least mean gradient correlation with the content, least label probe."""
+    """What a result must keep.
+
+    ``structure``: least mean gradient correlation with the content; ``labels``: least label probe; ``copies``: largest
+    share of copied patches by the copy audit, in which honest photos reach 0.01 to 0.03 against each other.
+    """
 
     structure: float = 0.8
     labels: float = 0.95
+    copies: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Trial:
 
     ``state`` is ``complete``, ``pruned`` (stopped early) or ``failed``. ``kid`` is the objective, ``closed`` the share
     of the gap to the tune photos that it closes, ``structure`` the mean gradient correlation, ``labels`` the label
-    probe (None without labels). ``feasible``: complete and within the budget.
+    probe (None without labels), ``copies`` the share of copied patches. ``feasible``: complete and within the budget.
     """
 
     number: int
@@ -49,6 +54,7 @@ class Trial:
     closed: float | None
     structure: float | None
     labels: float | None
+    copies: float | None
     feasible: bool
     done: int = 0
     total: int = 0
@@ -60,7 +66,8 @@ class Trial:
             return f"{what}: {self.state}"
         labels = "" if self.labels is None else f", labels {self.labels:.0%}"
         kept = "" if self.feasible else ", over budget"
-        return f"{what}: gap closed {self.closed:.0%}, structure {self.structure:.2f}{labels}{kept}"
+        copies = "" if self.copies is None else f", copies {self.copies:.1%}"
+        return f"{what}: gap closed {self.closed:.0%}, structure {self.structure:.2f}{labels}{copies}{kept}"
 
 
 def open_study(out: Path) -> Study:
@@ -91,7 +98,8 @@ def best(found: Sequence[Trial], budget: Budget) -> Trial:
     if not feasible:
         structures = [trial.structure for trial in found if trial.structure is not None]
         raise InputError(
-            f"none of {len(found)} trials keeps structure {budget.structure:g} and labels {budget.labels:g}; "
+            f"none of {len(found)} trials keeps structure {budget.structure:g}, labels {budget.labels:g} and copies "
+            f"{budget.copies:g}; "
             f"the best structure seen is {max(structures, default=math.nan):.2f}. Raise --trials or lower the budget."
         )
     return min(feasible, key=lambda trial: (trial.kid, trial.number))
@@ -99,9 +107,11 @@ def best(found: Sequence[Trial], budget: Budget) -> Trial:
 
 def record(trial: FrozenTrial, budget: Budget, done: int = 0, total: int = 0) -> Trial:
     """An ended Optuna trial as a :class:`Trial`."""
-    found = {name: trial.user_attrs.get(name) for name in ("closed", "structure", "labels")}
+    found = {name: trial.user_attrs.get(name) for name in ("closed", "structure", "labels", "copies")}
     state = {"COMPLETE": "complete", "PRUNED": "pruned"}.get(trial.state.name, "failed")
-    kept = state == "complete" and (found["structure"] or 0) >= budget.structure
+    least = {"structure": budget.structure, "labels": budget.labels}
+    over = [name for name, bound in least.items() if (value := found[name]) is not None and value < bound]
+    copied = found["copies"] is not None and found["copies"] > budget.copies
     return Trial(
         number=trial.number,
         state=state,
@@ -109,7 +119,7 @@ def record(trial: FrozenTrial, budget: Budget, done: int = 0, total: int = 0) ->
         strength=trial.params.get("strength", math.nan),
         assignment=trial.params.get("assignment", "?"),
         kid=trial.value if state == "complete" else None,
-        feasible=kept and (found["labels"] is None or found["labels"] >= budget.labels),
+        feasible=state == "complete" and not over and not copied,
         done=done,
         total=total,
         **found,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from metrics.copies import audit
 from metrics.errors import InputError
 from metrics.extractors import load_extractor
 from metrics.extractors.extractor import Extractor
@@ -44,6 +45,7 @@ CROPS = 16  # of every photo that a distance is measured to
 PER_CLASS = 10  # contents of one class: enough for the label probe's folds
 RUNGS = (0.25, 0.5, 1.0)  # shares of the contents after which a bad trial may be stopped
 NOTHING = "none"
+AUDITED, PATCHES = 24, 8  # results, and patches of each at each scale, that the copy audit looks at
 
 
 def tune(
@@ -127,6 +129,7 @@ class Objective:
         self.bank, self.network = bank, load_extractor(extractor, device=device)
         self.target = features_of(targets.crops(CROPS, size, seed), self.network)
         self.raw = features_of(contents, self.network)
+        self.photos, self.targets = photos, targets
         readable = set(self.raw.keys)
         self.contents = ImageSet(contents.root, [item for item in contents if item.key in readable])
         floor = features_of(photos.crops(CROPS, size, seed), self.network)
@@ -156,6 +159,12 @@ class Objective:
                 done = self.bank.transfer(image, [item.key], strength, method=method, plan=self.plans[assignment])
                 results.append(StylisedItem(item.key, item.path, item.label, item.group, pixels=to_image(done)))
         return results
+
+    def copies(self, results: Sequence[Item]) -> float:
+        """The share of copied patches; the tune photos, which cannot have been copied, calibrate it."""
+        images = ImageSet(self.contents.root, results)
+        with one_thread():
+            return audit(images, self.photos, held_out=self.targets, images=AUDITED, patches=PATCHES).rate
 
     def labels(self, features: FeatureSet) -> float | None:
         """The label probe, None where the contents have no two classes of five images."""
@@ -245,7 +254,10 @@ def _run(trial: OptunaTrial, objective: Objective, methods: Sequence[str], budge
     kept = [gradient_correlation(a.read(), b.read()) for a, b in zip(contents, results, strict=True)]
     structure, labels = float(np.mean(kept)), objective.labels(features)
     trial.set_constraint("structure", budget.structure - structure)
+    copies = objective.copies(results)
+    trial.set_constraint("copies", copies - budget.copies)
     trial.set_constraint("labels", 0.0 if labels is None else budget.labels - labels)
-    for name, number in {"closed": objective.closed(value), "structure": structure, "labels": labels}.items():
+    found = {"closed": objective.closed(value), "structure": structure, "labels": labels, "copies": copies}
+    for name, number in found.items():
         trial.set_user_attr(name, number)
     return value

@@ -1,6 +1,7 @@
 import json
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from metrics import gap
 from metrics import images as metrics_images
+from metrics.copies import audit
 from metrics.errors import InputError
 from metrics.extractors.extractor import Extractor
 from metrics.gap_report import GapReport
@@ -34,7 +36,9 @@ def small_network(name, **options):
 
 
 @pytest.fixture(autouse=True)
-def _networks(monkeypatch):
+def _quick(monkeypatch):
+    """A small network and no search for copies, which takes seconds."""
+    monkeypatch.setattr(tuning, "audit", lambda *a, **k: SimpleNamespace(rate=0.01))
     for module in (tuning, gap):
         monkeypatch.setattr(module, "load_extractor", lambda name, *a, **k: small_network(name))
 
@@ -126,8 +130,9 @@ def test_scores_are_those_of_the_written_images(photos, contents, tmp_path, monk
     from metrics.structure import gradient_correlation
     from stylize import apply_style
 
+    monkeypatch.setattr(tuning, "audit", audit)
     monkeypatch.setattr(tuning, "ASSIGNMENTS", ("random",))  # a balanced plan depends on the order of the contents
-    trial = next(t for t in search(photos, contents, tmp_path / "s", images=28) if t.state == "complete")
+    trial = next(t for t in search(photos, contents, tmp_path / "s", images=28, trials=1) if t.state == "complete")
     out = tmp_path / "styled"
     list(apply_style(tmp_path / "s/style.safetensors", contents, out, method=trial.method, strength=trial.strength,
                      assignment=trial.assignment))  # fmt: skip
@@ -137,6 +142,8 @@ def test_scores_are_those_of_the_written_images(photos, contents, tmp_path, monk
     assert trial.kid == pytest.approx(kid(x.features, y.features, groups_y=y.groups).value, rel=1e-6)
     kept = [gradient_correlation(a.read(), b.read()) for a, b in zip(open_images(contents), styled, strict=True)]
     assert trial.structure == pytest.approx(np.mean(kept), abs=1e-9)
+    found = audit(styled, photos / "learn", held_out=photos / "tune", images=28, patches=tuning.PATCHES)
+    assert abs(trial.copies - found.rate) < 0.05
 
 
 def test_the_search_never_decodes_a_judge_photo(photos, contents, tmp_path, monkeypatch):
@@ -178,15 +185,23 @@ def test_bad_requests(photos, contents, tmp_path, monkeypatch):
 # --- choosing and judging -------------------------------------------------------------------------------------------
 
 
-def trial(number, closed, structure, labels=1.0, budget=Budget()):  # noqa: B008
-    feasible = structure >= budget.structure and labels >= budget.labels
-    return Trial(number, "complete", "colour", 0.5, "random", 1 - closed, closed, structure, labels, feasible)
+def trial(number, closed, structure, labels=1.0, copies=0.0, budget=Budget()):  # noqa: B008
+    feasible = structure >= budget.structure and labels >= budget.labels and copies <= budget.copies
+    return Trial(number, "complete", "colour", 0.5, "random", 1 - closed, closed, structure, labels, copies, feasible)
 
 
 def test_the_best_is_the_feasible_trial_of_least_kid():
-    trials = [trial(0, 0.9, 0.5), trial(1, 0.4, 0.9), trial(2, 0.6, 0.85, labels=0.9), trial(3, 0.5, 0.81)]
+    trials = [
+        trial(0, 0.9, 0.5),
+        trial(1, 0.4, 0.9),
+        trial(2, 0.6, 0.85, labels=0.9),
+        trial(3, 0.5, 0.81),
+        trial(5, 0.8, 0.9, copies=0.06),
+    ]
     assert best(trials, Budget()).number == 3
-    with pytest.raises(InputError, match=r"none of 1 trials keeps structure 0\.8 and labels 0\.95; the best structure"):
+    with pytest.raises(
+        InputError, match=r"none of 1 trials keeps structure 0\.8, labels 0\.95 and copies 0\.05; the best structure"
+    ):
         best(trials[:1], Budget())
     stopped = replace(trial(4, 0.99, 0.99), state="pruned", kid=None, closed=None, structure=None, feasible=False)
     assert best([*trials, stopped], Budget()).number == 3
@@ -203,7 +218,7 @@ def test_pareto_front_by_brute_force():
 
 def test_judging_closes_the_study_and_uses_fresh_contents(photos, contents, tmp_path, folder):
     out = tmp_path / "s"
-    search(photos, contents, out, budget=Budget(structure=-1, labels=0))
+    search(photos, contents, out, budget=Budget(structure=-1, labels=0, copies=1))
     with pytest.raises(InputError, match="has tuned this study and cannot judge it"):
         list(judge(photos, contents, out, extractor="efficientnet-lite0"))
     assert not (out / "judged.json").exists()
@@ -215,7 +230,7 @@ def test_judging_closes_the_study_and_uses_fresh_contents(photos, contents, tmp_
     row = json.loads((out / "stylised/metadata.jsonl").read_text().splitlines()[0])
     assert (row["method"], row["strength"]) == (winner.method, winner.strength)
     with pytest.raises(InputError, match="has been judged, so it takes no more trials"):
-        search(photos, contents, out, budget=Budget(structure=-1, labels=0), trials=9)
+        search(photos, contents, out, budget=Budget(structure=-1, labels=0, copies=1), trials=9)
     again = [step for step in judge(photos, contents, out, extractor="other") if isinstance(step, GapReport)]
     assert [r.rows[0].measurements[0].value for r in again] == [r.rows[0].measurements[0].value for r in reports]
 
@@ -234,7 +249,7 @@ def test_contents_of_the_judge_are_fresh_where_there_are_enough(folder):
 
 def test_page_and_command(photos, contents, tmp_path):
     out = tmp_path / "a study"
-    search(photos, contents, out, budget=Budget(structure=-1, labels=0))
+    search(photos, contents, out, budget=Budget(structure=-1, labels=0, copies=1))
     page = write_page(out, contents).read_text()
     winner = best(*read_study(out))
     assert page.count("<circle") == sum(t.state == "complete" for t in read_study(out)[0]) + 1
