@@ -4,7 +4,7 @@ Category (Kataoka et al., "Pre-training without Natural Images", ACCV 2020 and I
 (x, y) <- (a x + b y + c, d x + e y + f), six numbers each ~ U(-1,1), chances proportional to |ae - bd|, no test of
 contraction. One orbit of 100,000 points from the origin, start and transient included, is drawn on 512 x 512 pixels,
 x and y stretched on their own to the image less 6 pixels a side; the draw is a category if at least 0.2 of the pixels
-hold a point. About 2.0 % of the draws are.
+hold a point. About 2.3 % of the draws are.
 
 Instance: 25 weight rows x 4 flips x any number of patch draws (published: 10, so 1,000 instances). Row 0 is the
 category itself; the others multiply one of the six numbers in all maps by 1-2k, 1-k, 1+k or 1+2k, k = 0.4. The chances
