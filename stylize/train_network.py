@@ -50,7 +50,7 @@ from .styles.network import ARCHITECTURE, Stylizer, inputs, read_network, save_n
 from .training_losses import ENCODER, WINDOWS, Encoder, MapCritic, PooledCritic, RealWindows, kernel, structure_loss
 from .training_windows import content_windows, disturbed
 
-WEIGHTS = {"style": 4.0, "critic": 0.8, "set": 5.0, "structure": 0.2, "label": 2.0}
+WEIGHTS = {"style": 5.0, "critic": 0.8, "set": 25.0, "structure": 0.5, "label": 0.5}
 RATE, CRITIC_RATE, PROBE_RATE = 1e-3, 1e-3, 3e-4
 WARM_UP, DECAY = 30, 0.6  # steps; share of the steps after which the rates fall linearly, to a twentieth
 AVERAGE = 0.995  # per step, of the weights that are kept
@@ -61,10 +61,10 @@ TAPS = (1, 2, 3, 4)  # maps with a critic
 
 @dataclass(frozen=True)
 class Step:
-    """One training step: its number, how many there are to be, seconds since the start of this run, and the losses."""
+    """A training step: how many are done out of ``total``, seconds since the start of this run, and the losses."""
 
-    step: int
-    steps: int
+    done: int
+    total: int
     seconds: float
     losses: Mapping[str, float]
 

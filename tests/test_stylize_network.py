@@ -165,7 +165,7 @@ def test_the_shipped_network_paints_a_pattern(picture):
 def test_training_resumes_to_the_same_weights(tmp_path, data):
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     steps = list(data(whole))
-    assert [step.step for step in steps] == [1, 2, 3, 4, 5]
+    assert [step.done for step in steps] == [1, 2, 3, 4, 5]
     interrupted = data(parts)
     for _ in range(3):  # saved after 2, killed after 3
         next(interrupted)
@@ -173,7 +173,7 @@ def test_training_resumes_to_the_same_weights(tmp_path, data):
     with pytest.raises(InputError, match="trained otherwise"):
         list(data(parts, seed=1))
     rest = list(data(parts))
-    assert [step.step for step in rest] == [3, 4, 5]
+    assert [step.done for step in rest] == [3, 4, 5]
     assert rest[-1].losses == steps[-1].losses
     assert parts.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in tmp_path.glob("*.safetensors*")) == [parts.name, whole.name]
@@ -186,7 +186,7 @@ def test_a_time_limit_leaves_a_run_to_resume(tmp_path, data):
     out = tmp_path / "n.safetensors"
     assert len(list(data(out, minutes=1e-9))) == 1
     assert network.read_network(out)[0]["steps"] == 1
-    assert next(data(out)).step == 2
+    assert next(data(out)).done == 2
     (tmp_path / "n.safetensors.training").write_bytes(b"nonsense")
     with pytest.raises(InputError, match="cannot resume"):
         list(data(out))
