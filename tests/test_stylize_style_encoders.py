@@ -325,11 +325,25 @@ def test_target_walks_the_geodesic_of_pot():
 # --- the methods ----------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def _small_views(monkeypatch):
+    monkeypatch.setattr(gatys, "SIDE", 32)
+
+
 @pytest.fixture(params=[gatys, nnst], ids=["gatys", "nnst"])
 def method(request, monkeypatch):
     monkeypatch.setattr(request.param, "STEPS", 3)
     monkeypatch.setattr(nnst, "ROUNDS", 2)
     return request.param
+
+
+def test_the_encoder_sees_every_image_at_one_resolution(picture):
+    images = batch(picture(1, 32, 32))
+    for ours, direct in zip(gatys.seen(images), load_encoder()(images), strict=True):
+        assert torch.equal(ours, direct)
+    for height, width in ((8, 8), (64, 64), (16, 64), (97, 31)):
+        finest = gatys.seen(batch(picture(1, height, width)))[0]
+        assert finest.shape[-2] * finest.shape[-1] == pytest.approx(16 * 16, rel=0.1)
 
 
 def test_learnt_statistics_have_a_size_that_no_image_changes(method, picture):
@@ -351,7 +365,8 @@ def test_gatys_with_a_style_equal_to_the_content_is_the_identity(picture):
     torch.testing.assert_close(result, images, rtol=0, atol=1e-4)
 
 
-def test_strength_moves_steadily(method, picture):
+def test_strength_moves_steadily(method, picture, monkeypatch):
+    monkeypatch.setattr(method, "STEPS", 8)
     images, style = batch(picture(1, 24, 24)), method.learn(batch(picture(5, 24, 24)))
     moved = [float((method.transfer(images, style, a, [3]) - images).abs().mean()) for a in (0, 0.3, 0.6, 1)]
     assert all(b > a for a, b in itertools.pairwise(moved))
@@ -403,7 +418,7 @@ def test_gatys_keeps_structure_the_more_the_content_weighs(picture, monkeypatch)
     for weight in (0.0, 100.0):
         monkeypatch.setattr(gatys, "CONTENT_WEIGHT", weight)
         result = gatys.transfer(content, style, 1.0, [0])
-        taps = [gatys._normalised(load_encoder()(x)[gatys.CONTENT_TAP]) for x in (content, result)]
+        taps = [gatys._normalised(gatys.seen(x)[gatys.CONTENT_TAP]) for x in (content, result)]
         kept.append(float((taps[0] - taps[1]).square().mean()))
     assert kept[0] > 2 * kept[1]
 
@@ -427,7 +442,7 @@ def test_features_match_as_an_exhaustive_search_says():
 
 def test_nnst_banks_feature_vectors_of_the_style(picture):
     images = batch(picture(1, 64, 48))
-    taps = load_encoder()(images)
+    taps = gatys.seen(images)
     for t, vectors in ((t, nnst.learn(images)[f"features/{t}"][0]) for t in nnst.TAPS):
         present = {tuple(v) for v in taps[t][0].flatten(1).T.tolist()}
         assert len(vectors) == nnst.GRID**2 and all(tuple(v) in present for v in vectors.tolist())
@@ -440,7 +455,7 @@ def test_nnst_brings_features_closer_to_features_of_the_style(picture, monkeypat
     result = nnst.transfer(content, style, 1.0, [0])
 
     def distance(images, t):
-        vectors = load_encoder()(images)[t][0].flatten(1).T
+        vectors = gatys.seen(images)[t][0].flatten(1).T
         return float(torch.cdist(vectors, style[f"features/{t}"][0]).min(1).values.square().mean())
 
     before, after = (sum(distance(images, t) for t in nnst.TAPS) for images in (content, result))

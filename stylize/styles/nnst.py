@@ -9,10 +9,10 @@ error over the style's variance, not cosine, so that colour and contrast come al
 L-BFGS takes the steps, on all scales at once. The bank cannot hold a style's whole feature map: it holds GRID×GRID
 vectors per tap, taken on a regular grid, without rotated copies.
 
-Cost: ROUNDS × STEPS passes of the encoder, about 1.2 CPU seconds per image of 128². The bank holds 180 kB per style:
-feature vectors of an encoder, each of them a summary of some pixels' surroundings. The result recombines such features
-and copies no pixels, but it may come close to a small piece of the photo: audit it. A style equal to the content is not
-the identity. Flat content gets one feature everywhere and stays flat: use it after a method that adds texture.
+Cost: ROUNDS × STEPS passes of the encoder, about 1.7 CPU seconds per image of any size. The bank holds 180 kB per
+style: feature vectors, each of them a summary of some pixels' surroundings. The result recombines such features and
+copies no pixels, but it may come close to a small piece of the photo: audit it. A style equal to the content is not the
+identity. Flat content gets one feature everywhere and stays flat: use it after a method that adds texture.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from .encoders import load_encoder
-from .gatys import RANGE_WEIGHT, minimised, outside
+from .gatys import RANGE_WEIGHT, minimised, outside, seen
 
 Statistics = dict[str, torch.Tensor]
 
@@ -99,7 +98,7 @@ def _distance(images: torch.Tensor, targets: Sequence[torch.Tensor], scales: Seq
 
 
 def _taps(images: torch.Tensor) -> list[torch.Tensor]:
-    taps = load_encoder(device=str(images.device))(images)
+    taps = seen(images)
     return [taps[t] for t in TAPS]
 
 
