@@ -13,7 +13,7 @@ by L-BFGS (as in the paper): Adam's equal steps for every pixel end in noise at 
 The encoder sees every image at the resolution it was trained at. Shown 128² pixels as they are, it is pleased by detail
 that no other network takes for a photo's: longer optimisation then raises its own score and lowers theirs.
 
-Cost: STEPS forward and backward passes of the encoder, about 1.2 CPU seconds per image of any size. Nothing is drawn at
+Cost: STEPS forward and backward passes of the encoder, about 1.5 CPU seconds per image of any size. Nothing is drawn at
 random, so flat content stays flat: best after a method that adds texture, as ``texture+gatys``. It copies no pixel: the
 bank holds means and covariances, 50 kB per style.
 """
@@ -37,8 +37,8 @@ Statistics = dict[str, torch.Tensor]
 
 STATISTICS = "gatys"
 SIDE = 224  # the resolution that EfficientNet-Lite0 was trained at
-STEPS = 20
-CONTENT_WEIGHT = 1.0
+STEPS = 16
+CONTENT_WEIGHT = 0.3
 CONTENT_TAP = 3
 RANGE_WEIGHT = 10.0
 RIDGE = 1e-4  # relative to a layer's mean variance
