@@ -164,7 +164,10 @@ def apply(
 
 @app.command()
 def styles() -> None:
-    """List the style methods with what they were measured to do, and the presets."""
+    """List the style methods with what they were measured to do, and the presets.
+
+    Example: stylize styles
+    """
     from importlib.resources import files
 
     measured = json.loads((files("stylize.styles") / "leaderboard.json").read_text())

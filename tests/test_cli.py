@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from metrics import cli as gap_cli
 from stylize import cli as stylize_cli
+from stylize.styles import DEFAULT_METHOD, METHODS, PRESETS
 
 
 @pytest.fixture
@@ -142,3 +144,54 @@ def test_every_command_has_help_with_an_example(command):
             assert text, entry.callback
             if entry.callback.__name__ != "demo":
                 assert f"Example: {name} {entry.callback.__name__}" in text
+
+
+def test_styles_lists_every_method_its_measured_row_and_the_presets(command):
+    code, stdout, stderr = command("stylize", "styles")
+    assert code == 0 and "gradient correlation" in stderr
+    lines = {line.split()[0]: line for line in stdout.splitlines() if line.strip()}
+    assert all(text in lines[name] for name, text in METHODS.items())
+    measured = json.loads((Path(stylize_cli.__file__).parent / "styles/leaderboard.json").read_text())
+    assert f"{measured[DEFAULT_METHOD]['closed@efficientnet-lite2']:.2f}" in lines[DEFAULT_METHOD]
+    for name, (method, strength) in PRESETS.items():
+        assert f"--preset {name}: --method {method} --strength {strength:g}" in stdout
+
+
+def test_a_preset_is_its_method_and_strength(command, photos, folder, picture, tmp_path, monkeypatch):
+    monkeypatch.setitem(stylize_cli.PRESETS, "fast", ("patches", 0.5))
+    style, synthetic = tmp_path / "s.safetensors", folder("syn", {"0/0.png": picture(40)})
+    command("stylize", "learn", photos, style, "--crops", 1, "--size", 32)
+    assert command("stylize", "apply", style, synthetic, tmp_path / "a", "--preset", "fast")[0] == 0
+    row = json.loads((tmp_path / "a/metadata.jsonl").read_text())
+    assert (row["method"], row["strength"]) == ("patches", 0.5)
+    code, _, stderr = command("stylize", "apply", style, synthetic, tmp_path / "b", "--preset", "quick")
+    assert code == 2 and "unknown preset 'quick'" in stderr
+    code, _, stderr = command("stylize", "apply", style, synthetic, tmp_path / "b", "--preset", "fast", "--strength", 1)
+    assert code == 2 and "--preset with --method or --strength" in stderr
+
+
+def test_a_method_that_copies_says_so(command, photos, folder, picture, tmp_path):
+    style, synthetic = tmp_path / "s.safetensors", folder("syn", {"0/0.png": picture(40)})
+    _, _, stderr = command("stylize", "learn", photos, style, "--crops", 1, "--size", 32, "--method", "crops")
+    assert "crops copies by design: results and style file hold pixels of the photos" in stderr
+    _, _, stderr = command("stylize", "apply", style, synthetic, tmp_path / "a", "--method", "crops")
+    assert "copies by design" in stderr
+
+
+def test_tune_prints_the_winning_command(command, photos, folder, picture, tmp_path, monkeypatch):
+    """The whole command, with a search that is over at once."""
+    from stylize import study, tune_report
+
+    won = study.Trial(0, "complete", "colour", 0.5, "random", 0.1, 0.2, 0.9, None, 0.0, True, 1, 1)
+    monkeypatch.setattr("stylize.tune.tune", lambda *a, **k: iter([won]))
+    monkeypatch.setattr(tune_report, "read_study", lambda out: ([won], study.Budget()))
+    code, stdout, stderr = command("stylize", "tune", photos, tmp_path, tmp_path / "study", "--trials", 1)
+    assert code == 0 and stdout.startswith("stylize apply ") and "--method colour --strength 0.5" in stdout
+    assert "trial 0: colour 0.50 random: gap closed 20%" in stderr and (tmp_path / "study/tune.html").is_file()
+
+
+def test_train_and_export_refuse_before_any_work(command, photos, tmp_path):
+    code, _, stderr = command("stylize", "train", photos, photos, tmp_path / "n.bin")
+    assert code == 2 and "expected a file name ending in .safetensors" in stderr
+    code, _, stderr = command("stylize", "export", tmp_path / "n.txt")
+    assert code == 2 and ("pip install onnx" in stderr or "expected a file name ending in .onnx" in stderr)
