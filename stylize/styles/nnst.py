@@ -12,7 +12,7 @@ vectors per tap, taken on a regular grid, without rotated copies.
 Cost: ROUNDS × STEPS passes of the encoder, about 1.7 CPU seconds per image of any size. The bank holds 180 kB per
 style: feature vectors, each of them a summary of some pixels' surroundings. The result recombines such features and
 copies no pixels, but it may come close to a small piece of the photo: audit it. A style equal to the content is not the
-identity. Flat content gets one feature everywhere and stays flat: use it after a method that adds texture.
+identity. Content without any structure gets one feature everywhere and stays flat: ``nnst+texture`` fills it.
 """
 
 from __future__ import annotations
