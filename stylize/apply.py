@@ -24,6 +24,7 @@ from .job import MAX_ERRORS, SHARD_SIZE, Failure, Image, Job, Progress, in_paral
 from .styles import ASSIGNMENTS, DEFAULT_METHOD
 from .styles.assignment import assign, descriptor
 from .styles.bank import StyleBank, check_strength, stages, to_batch, to_image
+from .styles.network import read_network
 
 
 def apply_style(
@@ -34,6 +35,7 @@ def apply_style(
     method: str = DEFAULT_METHOD,
     strength: float = 1.0,
     assignment: str = "balanced",
+    network: str | Path | None = None,
     workers: int = 1,
     format: str = "png",
     quality: int = 90,
@@ -55,6 +57,7 @@ def apply_style(
         method: one of :data:`stylize.styles.METHODS`, or several joined by ``+``.
         strength: 0 (unchanged) to 1 (all of the style's statistics).
         assignment: ``balanced`` (optimal transport between contents and styles) or ``random``.
+        network: weights of the method ``network``, from ``stylize train``; None: those that come along.
         workers: processes of one thread each.
         format: ``png``, ``jpeg`` or ``webp``.
         quality: 1 to 100, for JPEG and WebP.
@@ -65,7 +68,7 @@ def apply_style(
     Raises:
         InputError: see :class:`stylize.job.Job`; unknown method or format; strength or quality out of range.
     """
-    stages(method)
+    check_network(method, network)
     check_strength(strength)
     if assignment not in ASSIGNMENTS:
         raise unknown("assignment", assignment, ASSIGNMENTS)
@@ -85,6 +88,7 @@ def apply_style(
         "method": method,
         "strength": strength,
         "assignment": assignment,
+        "network": None if network is None else sha256(Path(network)),
         "format": format,
         "quality": None if format == "png" else quality,
     }
@@ -93,11 +97,21 @@ def apply_style(
             return
         plan = job.remember("plan", lambda: make_plan(bank, images, assignment, workers))
         write_atomically(out / "ledger.json", write_ledger(bank.header["licences"]))
-        task = Stylise(
-            style, images.root, {item.key: item for item in images}, plan, method, strength, format, quality, device
-        )
+        items = {item.key: item for item in images}
+        weights = None if network is None else Path(network)
+        task = Stylise(style, images.root, items, plan, method, strength, format, quality, device, weights)
         keys = [item.key for item in images]
         yield from job.run(task, keys, workers=workers, shard_size=shard_size, max_errors=max_errors)
+
+
+def check_network(method: str, network: str | Path | None) -> None:
+    """Raises InputError for an unknown method, or weights that the method does not use or that cannot be used."""
+    names = stages(method)
+    if network is None:
+        return
+    if "network" not in names:
+        raise InputError(f"{network}: the method {method} uses no network. Leave --network out, or: --method network")
+    read_network(Path(network))
 
 
 def make_plan(bank: StyleBank, images: ImageSet, assignment: str = "balanced", workers: int = 1) -> dict[str, int]:
@@ -147,6 +161,7 @@ class Stylise:
     format: str
     quality: int
     device: str
+    network: Path | None = None
 
     @cached_property
     def bank(self) -> StyleBank:
@@ -165,7 +180,8 @@ class Stylise:
         content = to_batch(item.read()).to(self.device)
         if item.key not in self.plan:
             raise ImageError("could not be read when styles were assigned, and can now; run again into a new folder")
-        result = self.bank.transfer(content, [item.key], self.strength, method=self.method, plan=self.plan)
+        options: dict[str, Any] = {"method": self.method, "plan": self.plan, "network": self.network}
+        result = self.bank.transfer(content, [item.key], self.strength, **options)
         data = encode(to_image(result), self.format, self.quality)
         beside = {column: (name, _read_companion(self.root, name)) for column, name in item.companions.items()}
         return Image(item.key, item.key + SUFFIXES[self.format], data, self._row(item), beside)

@@ -2,13 +2,15 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from metrics.errors import InputError
-from metrics.images import open_images
+from metrics.images import open_images, sha256
 from stylize import apply_style, job, learn
 from stylize.apply import make_plan
 from stylize.styles.bank import StyleBank
+from stylize.styles.network import ARCHITECTURE, Stylizer, load, save_network
 
 
 @pytest.fixture
@@ -137,3 +139,20 @@ def test_random_assignment_is_each_keys_own_draw(style, synthetic, tmp_path):
         assert row["style"] == dict(bank.sources[bank.random_style(key)])
     with pytest.raises(InputError, match=r"unknown assignment 'balance'. Did you mean 'balanced'"):
         run(style, synthetic, tmp_path / "no", assignment="balance")
+
+
+def test_own_network_weights_are_used_and_part_of_the_configuration(style, synthetic, tmp_path):
+    weights = tmp_path / "n.safetensors"
+    painter = Stylizer(**ARCHITECTURE)
+    with torch.no_grad():
+        painter.load_state_dict({name: 0.9 * tensor for name, tensor in load().state_dict().items()})
+    save_network(weights, painter, ARCHITECTURE, {"steps": 1})
+    run(style, synthetic, tmp_path / "shipped", method="network")
+    run(style, synthetic, tmp_path / "own", method="network", network=weights)
+    images = [open_images(tmp_path / name)[0].read() for name in ("shipped", "own")]
+    assert not np.array_equal(*images)
+    assert json.loads((tmp_path / "own/run.json").read_text())["config"]["network"] == sha256(weights)
+    with pytest.raises(InputError, match="the method colour uses no network"):
+        run(style, synthetic, tmp_path / "no", method="colour", network=weights)
+    with pytest.raises(InputError, match=r"none\.safetensors"):
+        run(style, synthetic, tmp_path / "no", method="network", network=tmp_path / "none.safetensors")

@@ -67,6 +67,7 @@ class StyleBank:
         *,
         method: str = DEFAULT_METHOD,
         plan: Mapping[str, int] | None = None,
+        network: Path | None = None,
     ) -> torch.Tensor:
         """Give every image the statistics of one style.
 
@@ -77,6 +78,7 @@ class StyleBank:
             method: a name in :data:`METHODS`, or several joined by ``+``, applied in that order.
             plan: style index per key, as balanced assignment over a whole set gives; without it each key draws its
                 style at random, from the bank's seed and the key alone.
+            network: weights of the method ``network``, from ``stylize train``; None: those that come along.
 
         Returns:
             ``uint8 [N,3,H,W]``, on the images' device. An image's result depends on nothing else in the batch.
@@ -93,16 +95,20 @@ class StyleBank:
             )
         chosen = [self.random_style(key) if plan is None else plan[key] for key in keys]
         each = zip(images, keys, chosen, strict=True)
-        return torch.cat([images[:0], *(self._transfer_one(*one, strength, method) for one in each)])
+        return torch.cat([images[:0], *(self._transfer_one(*one, strength, method, network) for one in each)])
 
-    def _transfer_one(self, image: torch.Tensor, key: str, index: int, strength: float, method: str) -> torch.Tensor:
+    def _transfer_one(
+        self, image: torch.Tensor, key: str, index: int, strength: float, method: str, network: Path | None
+    ) -> torch.Tensor:
         """One image at a time, in tensors of its own: matrix libraries round by batch size and memory alignment."""
         result = image.unsqueeze(0).float() / 255
         for stage in stages(method):
             learnt = self.statistics[_module(stage).STATISTICS]
             style = {name: values[[index]].to(image.device) for name, values in learnt.items()}
             seeds = [seed_for(int(self.header["seed"]), stage, key)]
-            result = soft_gamut(result, _module(stage).transfer(result, style, strength, seeds))
+            module = _module(stage)
+            own = {"network": module.load(network)} if stage == "network" and network is not None else {}
+            result = soft_gamut(result, module.transfer(result, style, strength, seeds, **own))
         return (result * 255).round().to(torch.uint8)
 
     def check_holds(self, method: str) -> None:
