@@ -14,8 +14,8 @@ The encoder sees every image at the resolution it was trained at. Shown 128² pi
 that no other network takes for a photo's: longer optimisation then raises its own score and lowers theirs.
 
 Cost: STEPS forward and backward passes of the encoder, about 0.9 CPU seconds per image of any size. Nothing is drawn at
-random, so content without any structure stays flat: ``gatys+texture`` fills it. It copies no pixel: the bank holds means
-and covariances, 50 kB per style.
+random, so content without any structure stays flat: ``gatys+texture`` fills it. It copies no pixel: the bank holds
+means and covariances, 50 kB per style.
 """
 
 from __future__ import annotations
