@@ -21,7 +21,7 @@ from metrics.registry import unknown
 from . import __version__
 from .data.encode import SUFFIXES, check_format, encode
 from .job import MAX_ERRORS, SHARD_SIZE, Failure, Image, Job, Progress, in_parallel, write_atomically
-from .styles import ASSIGNMENTS, DEFAULT_METHOD
+from .styles import ASSIGNMENTS, chosen
 from .styles.assignment import assign, descriptor
 from .styles.bank import StyleBank, check_strength, stages, to_batch, to_image
 from .styles.network import read_network
@@ -32,8 +32,8 @@ def apply_style(
     synthetic: str | Path,
     out: str | Path,
     *,
-    method: str = DEFAULT_METHOD,
-    strength: float = 1.0,
+    method: str | None = None,
+    strength: float | None = None,
     assignment: str = "balanced",
     network: str | Path | None = None,
     workers: int = 1,
@@ -55,7 +55,7 @@ def apply_style(
         synthetic: a folder of images.
         out: the folder to fill; new, empty, or an earlier run of the same configuration.
         method: one of :data:`stylize.styles.METHODS`, or several joined by ``+``.
-        strength: 0 (unchanged) to 1 (all of the style's statistics).
+        strength: 0 (unchanged) to 1 (all of the style's statistics). Without method and strength: the preset ``fast``.
         assignment: ``balanced`` (optimal transport between contents and styles) or ``random``.
         network: weights of the method ``network``, from ``stylize train``; None: those that come along.
         workers: processes of one thread each.
@@ -68,6 +68,7 @@ def apply_style(
     Raises:
         InputError: see :class:`stylize.job.Job`; unknown method or format; strength or quality out of range.
     """
+    method, strength = chosen(method, strength)
     check_network(method, network)
     check_strength(strength)
     if assignment not in ASSIGNMENTS:

@@ -15,7 +15,7 @@ from metrics.errors import InputError
 from metrics.registry import unknown
 from metrics.terminal import follow, run, say
 
-from .styles import COPYING, DEFAULT_METHOD, LEARNT, METHODS, PRESETS
+from .styles import COPYING, DEFAULT_PRESET, LEARNT, METHODS, PRESETS, chosen
 
 if TYPE_CHECKING:
     from .job import Progress
@@ -129,15 +129,12 @@ def apply(
     synthetic: Annotated[Path, typer.Argument(help="Folder of synthetic images.")],
     out: Annotated[Path, typer.Argument(help="Folder to fill; mirrors the input's tree.")],
     method: Annotated[
-        str | None,
-        typer.Option(help=f"Default {DEFAULT_METHOD}; `stylize styles` lists them; colour+texture composes."),
+        str | None, typer.Option(help="`stylize styles` lists them; colour+texture composes. Default: a preset.")
     ] = None,
     strength: Annotated[
         float | None, typer.Option(help="0 (unchanged) to 1 (all of the style's statistics), the default.")
     ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="fast, balanced or strong, instead of method and strength.")
-    ] = None,
+    preset: Annotated[str | None, typer.Option(help=f"{', '.join(PRESETS)}; default {DEFAULT_PRESET}.")] = None,
     assignment: Annotated[
         str, typer.Option(help="Which image gets which style: balanced (optimal transport) or random.")
     ] = "balanced",
@@ -362,7 +359,7 @@ def _finish(steps: Iterator[Progress], what: str, out: Path, quiet: bool = False
 
 def _chosen(method: str | None, strength: float | None, preset: str | None) -> tuple[str, float]:
     if preset is None:
-        return method or DEFAULT_METHOD, 1.0 if strength is None else strength
+        return chosen(method, strength)
     if method is not None or strength is not None:
         raise InputError("got --preset with --method or --strength. Expected a preset, or the two others.")
     if preset not in PRESETS:

@@ -105,7 +105,7 @@ def test_refusals(style, synthetic, tmp_path):
 
 def test_another_input_or_strength_is_refused(style, synthetic, tmp_path, picture):
     run(style, synthetic, tmp_path / "out")
-    with pytest.raises(InputError, match=r"strength = 1.0, and this command says strength = 0.5"):
+    with pytest.raises(InputError, match=r"strength = 0.75, and this command says strength = 0.5"):
         run(style, synthetic, tmp_path / "out", strength=0.5)
     Image.fromarray(picture(99)).save(synthetic / "class0/new.png")
     with pytest.raises(InputError, match=r"the input images have changed since"):
