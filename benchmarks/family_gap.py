@@ -1,6 +1,7 @@
 """How far each pattern family is from real photos before any styling, by two networks.
 
     python benchmarks/family_gap.py --images 200      # 20 classes x 10 instances of every family
+    python benchmarks/family_gap.py --rows "neural-fractal, earlier formulation"
 
 Reference: 16 crops of each photo in assets/photos/judge. efficientnet-lite2 comes with the test extra.
 """
@@ -21,17 +22,21 @@ from stylize.patterns import FAMILIES
 
 EXTRACTORS = ("efficientnet-lite0", "efficientnet-lite2")
 PHOTOS = Path(__file__).parent.parent / "assets" / "photos"
-OPTIONS = {"one-image": {"photo": str(PHOTOS / "learn" / "cat.jpg")}}
+OPTIONS: dict[str, dict[str, object]] = {"one-image": {"photo": str(PHOTOS / "learn" / "cat.jpg")}}
+EARLIER = "neural-fractal, earlier formulation"  # holomorphic tanh, fixed threshold, no selection
+ROWS: dict[str, tuple[str, dict[str, object]]] = {name: (name, OPTIONS.get(name, {})) for name in FAMILIES}
+ROWS[EARLIER] = ("neural-fractal", {"activation": "holomorphic", "tau": 2.0})
 PER_CLASS = 10
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        sets = {name: _rendered(name, Path(folder), options.images, options.workers) for name in FAMILIES}
+        sets = {row: _rendered(row, Path(folder), options.images, options.workers) for row in options.rows}
         sets["(style photos)"] = open_images(PHOTOS / "learn").crops(16, 256)
         judge = open_images(PHOTOS / "judge").crops(16, 256)
         table: dict[str, list[str]] = {name: [] for name in sets}
@@ -50,16 +55,14 @@ def main() -> None:
         print(f"| {name} | {' | '.join(cells)} |")
 
 
-def _rendered(family: str, folder: Path, images: int, workers: int) -> ImageSet:
-    options = {
-        "classes": images // PER_CLASS,
-        "per_class": PER_CLASS,
-        "options": OPTIONS.get(family),
-        "workers": workers,
-    }
-    for _ in render_patterns(family, folder / family, **options):
+def _rendered(row: str, folder: Path, images: int, workers: int) -> ImageSet:
+    family, options = ROWS[row]
+    classes = images // PER_CLASS
+    for _ in render_patterns(
+        family, folder / row, classes=classes, per_class=PER_CLASS, options=options, workers=workers
+    ):
         pass
-    return open_images(folder / family)
+    return open_images(folder / row)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The leaderboard of style methods: gap closed by two networks, structure, labels, copies, speed and memory.
+"""The leaderboard of style methods: gap closed by two networks, structure, labels, copies and speed.
 
     python benchmarks/leaderboard.py run --seeds 3 --images 170      # hours on two cores; continues where it stopped
     python benchmarks/leaderboard.py table                           # Markdown, and stylize/styles/leaderboard.json
@@ -119,10 +119,10 @@ def stylised(folder: Path, row: str, seed: int) -> tuple[ImageSet, dict[str, flo
         contents = thinned(folder, SLOW[method])
     few = thinned(folder, 4)
     options = ["--method", method, "--workers", 1, *(["--strength", strength] if strength else [])]
-    start, _ = command("apply", style, few, folder / f"few-{row}", *options)
-    seconds, memory = command("apply", style, contents, folder / row, *options)
+    start = command("apply", style, few, folder / f"few-{row}", *options)
+    seconds = command("apply", style, contents, folder / row, *options)
     images = open_images(folder / row)
-    return images, {"seconds": (seconds - start) / (len(images) - len(open_images(few))), "memory": memory}
+    return images, {"seconds": (seconds - start) / (len(images) - len(open_images(few)))}
 
 
 def thinned(folder: Path, count: int) -> Path:
@@ -137,8 +137,8 @@ def thinned(folder: Path, count: int) -> Path:
     return few
 
 
-def command(*words: Any) -> tuple[float, float]:
-    """Run ``stylize``; CPU seconds and peak memory in GB."""
+def command(*words: Any) -> float:
+    """Run ``stylize``; CPU seconds."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-c", "from stylize.cli import main; main()", *map(str, words)],
@@ -149,7 +149,7 @@ def command(*words: Any) -> tuple[float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"stylize {' '.join(map(str, words))} failed with {process.returncode}")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6
+    return usage.ru_utime + usage.ru_stime
 
 
 def distances(
@@ -210,13 +210,12 @@ def print_tables() -> None:
 
 LAST = ("style crops", "floor")
 COLUMNS = (
-    ("gap closed, lite0", "closed@efficientnet-lite0", 100, 0, " %"),
-    ("gap closed, lite2", "closed@efficientnet-lite2", 100, 0, " %"),
+    ("closed, lite0", "closed@efficientnet-lite0", 100, 0, " %"),
+    ("closed, lite2", "closed@efficientnet-lite2", 100, 0, " %"),
     ("structure", "structure", 1, 2, ""),
     ("label probe", "labels", 100, 0, " %"),
-    ("copies", "copies", 100, 2, " %"),
+    ("copies", "copies", 100, 1, " %"),
     ("ms/image", "seconds", 1000, 0, ""),
-    ("peak GB", "memory", 1, 1, ""),
 )
 
 
