@@ -27,8 +27,8 @@ SLOW = ("gatys", "nnst")  # seconds per image
 COPYING = ("crops",)  # their output and their style files hold pixels of the photos
 ASSIGNMENTS = ("balanced", "random")
 TUNED = tuple(name for name in METHODS if name not in (*SLOW, *COPYING, "histogram", "fda"))
-# Method and strength, chosen on the tune photos. fast: 95 % of the label probe survive; strong: most of the gap, least of
-# the structure; the network does so for the photos that it was trained on.
+# Method and strength, chosen on the tune photos. fast keeps 95 % of the label probe; strong closes most and keeps
+# least of the structure. The network does so for the photos that it was trained on.
 PRESETS = {"fast": ("texture", 0.75), "balanced": ("network", 0.7), "strong": ("network", 1.0)}
 DEFAULT_PRESET = "fast"
 
