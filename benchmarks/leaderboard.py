@@ -1,7 +1,7 @@
 """The leaderboard of style methods: gap closed by two networks, structure, labels, copies and speed.
 
-    python benchmarks/leaderboard.py run --seeds 3 --images 170      # hours on two cores; continues where it stopped
-    python benchmarks/leaderboard.py table                           # Markdown, and stylize/styles/leaderboard.json
+    python benchmarks/leaderboard.py run --seeds 0 1 2     # hours on two cores; continues where it stopped
+    python benchmarks/leaderboard.py table                 # Markdown, and stylize/styles/leaderboard.json
 
 Per seed: ``--images`` contents of 256 px in ten classes, styles from 8 crops of each photo in assets/photos/learn,
 measured against 16 crops of each photo in assets/photos/judge, which took part in no choice. Every finished cell is a
@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "table"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--images", type=int, default=170)
+    parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--rows", nargs="+", default=["raw", *METHODS, *EXTRA, "style crops", "floor"])
     options = parser.parse_args()
@@ -90,9 +90,8 @@ def measured(folder: Path, seed: int, rows: Iterable[str]) -> Iterator[tuple[str
         if row == "floor":
             yield row, distances(least, real, least, before)
             continue
-        if (
-            row == "style crops"
-        ):  # measured like a result: pairs from one photo count, as they do among its stylised images
+        if row == "style crops":
+            # Measured like a result: pairs from one photo count, as they do among its stylised images.
             yield row, distances([ungrouped(one) for one in least], real, least, before)
             continue
         images, cost = (raw, {}) if row == "raw" else stylised(folder, row, seed)
@@ -126,7 +125,7 @@ def stylised(folder: Path, row: str, seed: int) -> tuple[ImageSet, dict[str, flo
 
 
 def thinned(folder: Path, count: int) -> Path:
-    """A folder with every so-manieth content."""
+    """A folder with ``count`` of the contents, spread evenly."""
     few = folder / f"raw-{count}"
     images = open_images(folder / "raw")
     for index in np.unique(np.linspace(0, len(images) - 1, count).astype(int)):
