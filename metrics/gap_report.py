@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class Measurement:
 
     ``name`` carries its provenance (``kid@efficientnet-lite0``). ``se`` is a jackknife standard error and
     ``low``/``high`` a 95 % confidence interval; all three are None for statistics that have none.
-    ``n`` and ``m`` count the images of the set and of the reference. ``warnings`` are sentences for the reader.
+    ``n`` and ``m`` count the images of the set and of the reference. ``p`` is the permutation p-value of the
+    hypothesis that both come from one distribution, where it was tested. ``warnings`` are sentences for the reader.
     """
 
     name: str
@@ -26,16 +27,22 @@ class Measurement:
     n: int
     m: int
     warnings: tuple[str, ...] = ()
+    p: float | None = None
 
 
 @dataclass(frozen=True)
 class SetSummary:
-    """What was measured: where it lies, how many images and independent groups (photos), and what was skipped."""
+    """What was measured: where it lies, how many images and independent groups (photos), and what was skipped.
+
+    ``digest`` names the features and groups themselves: two reports were measured against the same reference if and
+    only if the digests of their references are equal.
+    """
 
     root: str
     images: int
     groups: int
     skipped: tuple[tuple[str, str], ...] = ()  # (key, reason)
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,87 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Resampled:
+    """Leave-one-group-out values of a statistic of the set under test, which its standard error comes from.
+
+    ``set[g]`` is the value without group g of the set, ``reference[g]`` without group g of the reference. Two reports
+    of one reference are compared with them: leaving out a real image moves both values together.
+    """
+
+    name: str
+    set: tuple[float, ...]
+    reference: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Permuted:
+    """The permutation test of the set under test: ``p`` combines ``statistics`` by their smallest p-value (min-p)."""
+
+    p: float
+    permutations: int
+    statistics: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One class or tag of the set under test against the reference; ``p_adjusted`` is Holm's over all slices.
+
+    ``reference`` says what it was compared with: the same class or tag of the real images, or all of them.
+    """
+
+    name: str
+    reference: str
+    measurement: Measurement
+    p_adjusted: float | None = None
+
+
+@dataclass(frozen=True)
+class LowLevel:
+    """A property of single images that a person can act on: means of both sets, and the distance of its distributions.
+
+    ``distance`` is Wasserstein-1 in ``unit``, ``effect`` the difference of the means in standard deviations of the real
+    images, ``se`` the standard error of the difference of the means. ``sentence`` says it in words where the
+    difference is beyond its error, else None.
+    """
+
+    name: str
+    unit: str
+    mean: float
+    real_mean: float
+    distance: float
+    effect: float
+    se: float | None
+    sentence: str | None = None
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One image that explains the gap, its witness score, and the nearest image of the other set.
+
+    The witness score is the mean kernel value to the own set less the one to the other set: high for a synthetic
+    image that looks like no real one, and for a real image that no synthetic one comes near.
+    ``file`` and ``neighbour_file`` are None for images that are no files.
+    """
+
+    key: str
+    file: str | None
+    score: float
+    neighbour: str
+    neighbour_file: str | None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One image on the map of both sets; ``role`` is 'after' or 'real'."""
+
+    key: str
+    role: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
 class Example:
     """One row of the image grid: files of the raw image, the style image and the result; each may be None.
 
@@ -87,7 +175,10 @@ class GapReport:
     ``closed`` holds, per metric, gap closed = 1 − (after − floor) / (before − floor) as a fraction with its
     standard error, and ``kept`` what of the raw images survives; both are empty without a 'before' row. ``extractor``
     holds name, fingerprint and preprocessing; ``config`` the resolved run configuration and versions; ``licences`` the
-    ledger rows of the real images, and ``unlicensed`` the keys of those without one.
+    ledger rows of the real images, and ``unlicensed`` the keys of those without one. ``change`` is, per metric, after −
+    before with the standard error that their shared reference allows; ``profile`` the distance of the set under test
+    by layers of the network, from low to high. ``most_synthetic`` and ``least_covered`` name the images that explain
+    the gap, worst first; ``points`` is a map of both sets.
     """
 
     reference: SetSummary
@@ -99,6 +190,15 @@ class GapReport:
     examples: tuple[Example, ...] = ()
     unlicensed: tuple[str, ...] = ()
     kept: tuple[Kept, ...] = ()
+    change: tuple[Measurement, ...] = ()
+    permuted: Permuted | None = None
+    profile: tuple[Measurement, ...] = ()
+    slices: tuple[Slice, ...] = ()
+    low_level: tuple[LowLevel, ...] = ()
+    most_synthetic: tuple[Explained, ...] = ()
+    least_covered: tuple[Explained, ...] = ()
+    points: tuple[Point, ...] = ()
+    resampled: tuple[Resampled, ...] = ()
     schema: int = field(default=SCHEMA)
 
     def row(self, role: str) -> Row | None:
