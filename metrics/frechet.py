@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from .errors import InputError
-from .kid import Features, check_pair
+from .pair import Features, check_pair
 
 
 @dataclass(frozen=True)

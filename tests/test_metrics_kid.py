@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-import metrics.kid
+import metrics.mmd
 from metrics.errors import InputError
 from metrics.jackknife import interval, jackknife
 from metrics.kid import kid
@@ -89,7 +89,7 @@ def test_of_a_set_with_itself_is_slightly_negative():
 def test_does_not_depend_on_the_block_size(monkeypatch, block, dtype):
     x, y = (f.astype(dtype) for f in pair(45, 31, 10))
     whole = kid(x, y, groups_x=[i % 6 for i in range(45)])
-    monkeypatch.setattr(metrics.kid, "BLOCK", block)
+    monkeypatch.setattr(metrics.mmd, "BLOCK", block)
     tiled = kid(x, y, groups_x=[i % 6 for i in range(45)])
     tolerance = 1e-6 if dtype == np.float32 else 1e-13
     assert tiled.value == pytest.approx(whole.value, abs=tolerance)
@@ -303,7 +303,7 @@ def rows(count, features=3):
             r"x has NaN or infinite features in 2 row\(s\): 1, 3",
         ),
         (rows(4), np.full((20, 3), np.nan), r"in 20 row\(s\): 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ..."),
-        (rows(4).astype(np.float32) * 1e30, rows(4).astype(np.float32), "KID overflows"),
+        (rows(4).astype(np.float32) * 1e30, rows(4).astype(np.float32), "the kernel overflows"),
     ],
 )
 def test_bad_features_are_refused(x, y, message):
