@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from .errors import InputError
-from .kid import Features, check_pair
+from .pair import Features, check_pair
 
 BLOCK = 512  # rows of the distance tile in memory: changes the speed only
 ROUNDING = 1e-12  # of the squared norms: far above the error of a float64 product, far below any distance of interest
@@ -26,7 +26,7 @@ def nearest(x: Features, y: Features) -> tuple[npt.NDArray[np.int64], npt.NDArra
     Of several rows at the same distance it is the first.
 
     Raises:
-        InputError: as ``metrics.kid.check_pair``.
+        InputError: as ``metrics.pair.check_pair``.
     """
     x, y = (features.double() for features in check_pair(x, y))
     index = torch.empty(len(x), dtype=torch.int64, device=x.device)
@@ -46,8 +46,10 @@ def radii(x: torch.Tensor, k: int, group: npt.NDArray[np.int64], name: str) -> t
     groups = torch.from_numpy(group).to(x.device)
     most = int(groups.max())
     if not 1 <= k <= most:
-        advice = f"use k = {most} or fewer, or add images" if most else "add images (crops of one photo count once)"
-        raise InputError(f"k = {k} nearest neighbours among the {most + 1} independent images of {name}: {advice}.")
+        raise InputError(
+            f"k = {k} nearest neighbours among the {most + 1} independent images of {name}: "
+            f"use k = {most} or fewer, or add images."
+        )
     index = torch.empty(len(x), dtype=torch.int64, device=x.device)
     for rows, squared, _ in tiles(x, x):
         squared.masked_fill_(groups[rows, None] == groups, torch.inf)
