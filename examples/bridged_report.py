@@ -1,0 +1,113 @@
+"""The page of ``bridged_transfer.py``: table, verdict, learning curves and the domain gap of the synthetic set."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+from scipy.stats import t as student
+
+from metrics import compare
+
+
+def domain_gap(options: argparse.Namespace) -> str:
+    """KID × 1000 of the synthetic set to the real training images."""
+    real = options.real / "train" if (options.real / "train").is_dir() else options.real
+    found = compare(options.synthetic, real, metrics=["kid"]).row("after").measurements[0]
+    return f"{1000 * found.value:.1f} ± {1000 * found.se:.1f}"
+
+
+def verdict(cells: Sequence[dict]) -> str:
+    """The best-known bridged regime against vanilla with as many steps, paired by seed."""
+    scores = {
+        name: {c["seed"]: c["test"] for c in cells if c["regime"] == name} for name in {c["regime"] for c in cells}
+    }
+    bridged = next((name for name in ("bridged+reinit+mixup", "bridged+reinit", "bridged") if name in scores), None)
+    control = scores.get("matched", {})
+    shared = sorted(set(control) & set(scores.get(bridged, {})))
+    if bridged is None or len(shared) < 2:
+        return "No verdict: it takes matched and a bridged regime with at least two seeds in common."
+    difference = np.array([scores[bridged][seed] - control[seed] for seed in shared])
+    se = difference.std(ddof=1) / math.sqrt(len(shared))
+    half = student.ppf(0.975, len(shared) - 1) * se
+    words = "helps by" if difference.mean() > half else "hurts by" if -difference.mean() > half else "is not resolved:"
+    change = abs(difference.mean()) if "by" in words else difference.mean()
+    return (
+        f"{bridged} {words} {100 * change:.1f} ± {100 * se:.1f} points over vanilla with as many steps "
+        f"({len(shared)} seeds, paired; 95 % interval ± {100 * half:.1f})."
+    )
+
+
+def write_page(cells: list[dict], options: argparse.Namespace) -> None:
+    """report.md, report.html with the learning curves, and curves.csv."""
+    names = [name for name in options.regimes if any(cell["regime"] == name for cell in cells)]
+    cells = [cell for cell in cells if cell["regime"] in names]
+    facts = (
+        f"KID × 1000 of the synthetic set to the real training images: {domain_gap(options)}. {options.shots or 'All'} "
+        f"shots per class, {options.backbone}, {options.size} px; the test images took part in no choice."
+    )
+    rows = [_row(name, [cell for cell in cells if cell["regime"] == name]) for name in names]
+    lines = ["| " + " | ".join(row) + " |" for row in (HEAD, ["---"] * len(HEAD), *rows)]
+    text = "\n".join([f"**{verdict(cells)}**", "", facts, "", *lines, ""])
+    (options.out / "report.md").write_text(text)
+    page = PAGE.format(
+        verdict=escape(verdict(cells)),
+        facts=escape(facts),
+        head="".join(f"<th>{escape(title)}</th>" for title in HEAD),
+        body="".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows),
+        curves=curves(cells, names),
+    )
+    (options.out / "report.html").write_text(page)
+    with (options.out / "curves.csv").open("w", newline="") as file:
+        looks = ((c["regime"], c["seed"], *look) for c in cells for look in c["curve"])
+        csv.writer(file).writerows([("regime", "seed", "step", "loss", "validation accuracy"), *looks])
+    print(f"\n{text}")
+
+
+HEAD = ["regime", "test accuracy", "best validation", "LEEP before → after", "steps", "seconds"]
+
+
+def _row(name: str, cells: list[dict]) -> list[str]:
+    leeps = " → ".join(f"{np.mean(values):.2f}" for values in zip(*(cell["leep"] for cell in cells), strict=True))
+    validation = [max(accuracy for _, _, accuracy in cell["curve"]) for cell in cells]
+    steps, seconds = np.mean([cell["curve"][-1][0] for cell in cells]), np.mean([cell["seconds"] for cell in cells])
+    test = [cell["test"] for cell in cells]
+    return [name, mean_se(test), mean_se(validation), leeps, f"{steps:.0f}", f"{seconds:.0f}"]
+
+
+def mean_se(values: Sequence[float]) -> str:
+    error = f" ± {100 * np.std(values, ddof=1) / math.sqrt(len(values)):.1f}" if len(values) > 1 else ""
+    return f"{100 * np.mean(values):.1f}{error} %"
+
+
+def curves(cells: list[dict], names: list[str]) -> str:
+    """Validation accuracy over the steps of the last stage, a line per regime, the mean over seeds."""
+    last = max(look[0] for cell in cells for look in cell["curve"])
+    drawn = [f'<text x="260" y="316">steps of the last stage, up to {last}</text>']
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        y = 290 - 270 * share
+        drawn.append(f'<path d="M40 {y}H600" stroke="#8886"/><text x="4" y="{y + 4}">{share:.0%}</text>')
+    for index, name in enumerate(names):
+        found: dict[int, list[float]] = {}
+        for step, _, accuracy in (look for cell in cells if cell["regime"] == name for look in cell["curve"]):
+            found.setdefault(step, []).append(accuracy)
+        means = {step: np.mean(values) for step, values in sorted(found.items())}
+        points = " ".join(f"{40 + 560 * step / last:.1f},{290 - 270 * mean:.1f}" for step, mean in means.items())
+        colour = f"hsl({360 * index / len(names):.0f} 65% 45%)"
+        drawn.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        drawn.append(f'<text x="612" y="{28 + 20 * index}" fill="{colour}">{escape(name)}</text>')
+    return f'<svg viewBox="0 0 800 320" role="img" aria-label="Learning curves">{"".join(drawn)}</svg>'
+
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Bridged transfer</title><style>:root{{color-scheme:light dark}}body{{font:16px/1.5 system-ui;margin:2rem auto;
+max-width:60rem;padding:0 1rem}}div{{overflow-x:auto}}table{{border-collapse:collapse}}td,th{{padding:.3rem .8rem;
+text-align:left;border-bottom:1px solid #8886;white-space:nowrap}}svg{{max-width:100%;min-width:36rem}}
+svg text{{font-size:13px}}svg text:not([fill]){{fill:currentColor}}</style><h1>{verdict}</h1><p>{facts}</p>
+<div><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>
+<h2>Validation accuracy</h2><div>{curves}</div></html>
+"""
