@@ -113,9 +113,11 @@ class Slice:
 class LowLevel:
     """A property of single images that a person can act on: means of both sets, and the distance of its distributions.
 
-    ``distance`` is Wasserstein-1 in ``unit``, ``effect`` the difference of the means in standard deviations of the real
-    images, ``se`` the standard error of the difference of the means. ``sentence`` says it in words where the
-    difference is beyond its error, else None.
+    ``distance`` is Wasserstein-1 between the images' values and, like the means, in ``unit``. ``effect`` is the
+    difference of the means in units of the spread among images (1.4826 times the median absolute deviation, root mean
+    square of both sets), or of the smallest visible difference where the spread is less. ``se`` is the standard error
+    of the difference (None where a side has fewer than two groups). ``sentence`` is None unless the difference is
+    visible and beyond its error.
     """
 
     name: str
@@ -134,14 +136,17 @@ class Explained:
 
     The witness score is the mean kernel value to the own set less the one to the other set: high for a synthetic
     image that looks like no real one, and for a real image that no synthetic one comes near.
-    ``file`` and ``neighbour_file`` are None for images that are no files.
+    ``file`` and ``neighbour_file`` say where the whole images are, ``box`` and ``neighbour_box`` (left, top, side) which
+    square of them was measured: None for all of it.
     """
 
     key: str
-    file: str | None
+    file: str
     score: float
     neighbour: str
-    neighbour_file: str | None
+    neighbour_file: str
+    box: tuple[int, int, int] | None = None
+    neighbour_box: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from scipy import ndimage
 from scipy.stats import wasserstein_distance
 
 from .errors import InputError
+from .gap_report import LowLevel
 from .jackknife import interval, jackknife
 from .pair import Groups, group_index
 
@@ -83,27 +84,6 @@ MEASURES = (
 )
 
 
-@dataclass(frozen=True)
-class LowLevelGap:
-    """How two sets differ in one measure.
-
-    ``mean`` and ``real_mean`` are means over images and ``distance`` is the Wasserstein-1 distance of the images'
-    values, all in ``unit``. ``effect`` is the difference of the means in units of the spread among images (1.4826 times
-    the median absolute deviation, root mean square of both sets), or of the smallest visible difference where the
-    spread is less. ``se`` is the standard error of the difference (None where a side has fewer than two groups).
-    ``sentence`` is None unless the difference is visible and beyond its error.
-    """
-
-    name: str
-    unit: str
-    mean: float
-    real_mean: float
-    distance: float
-    effect: float
-    se: float | None
-    sentence: str | None
-
-
 def common_side(sizes: Iterable[tuple[int, int]]) -> int:
     """The side at which images of these sizes (two numbers each, any order) can be compared: the shortest, or SIDE.
 
@@ -145,7 +125,7 @@ def low_level_gaps(
     *,
     groups_synthetic: Groups | None = None,
     groups_real: Groups | None = None,
-) -> tuple[LowLevelGap, ...]:
+) -> tuple[LowLevel, ...]:
     """The gap in every measure between two sets as :func:`measure_low_level` returns them, largest effect first.
 
     Groups name each image's photo, as for ``metrics.kid.kid``. A sentence needs a Student interval of the difference
@@ -179,7 +159,7 @@ def _checked(values: Mapping[str, Array], name: str) -> Array:
 
 def _gap(
     measure: Measure, a: Array, b: Array, index_a: npt.NDArray[np.int64], index_b: npt.NDArray[np.int64]
-) -> LowLevelGap:
+) -> LowLevel:
     mean, real_mean = float(a.mean()), float(b.mean())
     difference = mean - real_mean
     error = jackknife(_means_left_out(a, index_a) - real_mean, mean - _means_left_out(b, index_b))
@@ -190,7 +170,7 @@ def _gap(
     if resolved and abs(difference) >= measure.visible:
         how = measure.more if difference > 0 else measure.less
         sentence = f"The synthetic images {how}: {measure.says.format(mean, real_mean)}."
-    return LowLevelGap(
+    return LowLevel(
         measure.name,
         measure.unit,
         mean,
