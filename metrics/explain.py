@@ -1,0 +1,132 @@
+"""What makes the gap: the images on either side that stand out, low-level differences in words, a map of both sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .embedding_map import embedding_map
+from .features import FeatureSet
+from .gap_report import Explained, LowLevel, Point
+from .images import ImageError, ImageSet, Item
+from .low_level import LEAST_SIDE, common_side, low_level_gaps, measure_low_level
+from .witness import witness
+
+EXPLAINED = 12  # images named on either side
+MEASURED = 200  # images whose low-level properties are measured, spread evenly over each set
+MAPPED = 1000  # points of each set on the map, spread evenly
+
+Watch = Callable[[Iterable[Any], str], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Causes:
+    """The fields of a GapReport with these names."""
+
+    low_level: tuple[LowLevel, ...] = ()
+    most_synthetic: tuple[Explained, ...] = ()
+    least_covered: tuple[Explained, ...] = ()
+    points: tuple[Point, ...] = ()
+
+
+def causes(
+    images: tuple[ImageSet, ImageSet], features: tuple[FeatureSet, FeatureSet], count: int, watch: Watch
+) -> Causes:
+    """What makes the gap between the set under test and the reference; ``count`` images are named on either side.
+
+    Both arguments hold the set under test first. Nothing where ``count`` is 0.
+    """
+    if count == 0:
+        return Causes()
+    after, real = features
+    items = [_by_key(one, own) for one, own in zip(images, features, strict=True)]
+    scores = witness(after.features, real.features, groups_x=after.groups, groups_y=real.groups)
+    most = _worst(scores.synthetic, scores.nearest_real, *items, count)
+    least = _worst(scores.real, scores.nearest_synthetic, *reversed(items), count)
+    return Causes(_low_level(*items, watch), most, least, _points(after, real))
+
+
+def _by_key(images: ImageSet, features: FeatureSet) -> list[Item]:
+    """The items behind the rows of the features."""
+    items = {item.key: item for item in images}
+    return [items[key] for key in features.keys]
+
+
+def _worst(
+    scores: npt.NDArray[np.float64],
+    nearest: npt.NDArray[np.int64],
+    own: Sequence[Item],
+    others: Sequence[Item],
+    count: int,
+) -> tuple[Explained, ...]:
+    """The images of the highest scores, one of each group, so that crops of one photo do not fill the list."""
+    found: list[Explained] = []
+    groups: set[str] = set()
+    for row in np.argsort(-scores, kind="stable"):
+        item, neighbour = own[row], others[nearest[row]]
+        if item.group not in groups:
+            groups.add(item.group)
+            found.append(
+                Explained(
+                    item.key,
+                    item.location,
+                    float(scores[row]),
+                    neighbour.key,
+                    neighbour.location,
+                    _box(item),
+                    _box(neighbour),
+                )
+            )
+        if len(found) == count:
+            break
+    return tuple(found)
+
+
+def _box(item: Item) -> tuple[int, int, int] | None:
+    return None if item.crop is None else (item.crop.left, item.crop.top, item.crop.side)
+
+
+def _low_level(after: Sequence[Item], real: Sequence[Item], watch: Watch) -> tuple[LowLevel, ...]:
+    """Low-level gaps between MEASURED images of each set; none where an image is too small for them."""
+    chosen = [[items[row] for row in _evenly(len(items), MEASURED)] for items in (after, real)]
+    sizes = [[_size(item) for item in items] for items in chosen]
+    if min(min(size) for one in sizes for size in one) < LEAST_SIDE:
+        return ()
+    side = common_side(size for one in sizes for size in one)
+    steps = iter(watch(range(1, sum(map(len, chosen)) + 1), "low-level"))
+    measured = [measure_low_level(_read(items, steps), side=side) for items in chosen]
+    for _ in steps:  # lets the bar end
+        pass
+    groups = [[item.group for item in items] for items in chosen]
+    return low_level_gaps(*measured, groups_synthetic=groups[0], groups_real=groups[1])
+
+
+def _size(item: Item) -> tuple[int, int]:
+    try:
+        return item.dimensions() if item.crop is None else (item.crop.size, item.crop.size)
+    except ImageError:  # read for its features, and gone since
+        return (0, 0)
+
+
+def _read(items: Sequence[Item], steps: Iterator[Any]) -> Iterator[npt.NDArray[np.uint8]]:
+    for item in items:
+        next(steps, None)
+        yield item.read()
+
+
+def _points(after: FeatureSet, real: FeatureSet) -> tuple[Point, ...]:
+    rows = [_evenly(len(features), MAPPED) for features in (after, real)]
+    chart = embedding_map(after.features[rows[0]], real.features[rows[1]])
+    return tuple(
+        Point(features.keys[row], role, float(x), float(y))
+        for role, features, own, places in (("after", after, rows[0], chart.x), ("real", real, rows[1], chart.y))
+        for row, (x, y) in zip(own, places, strict=True)
+    )
+
+
+def _evenly(size: int, most: int) -> npt.NDArray[np.int64]:
+    return np.unique(np.linspace(0, size - 1, min(size, most)).round().astype(np.int64))
