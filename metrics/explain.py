@@ -43,11 +43,11 @@ def causes(
     if count == 0:
         return Causes()
     after, real = features
-    items = [_by_key(one, own) for one, own in zip(images, features, strict=True)]
+    ours, theirs = _by_key(images[0], after), _by_key(images[1], real)
     scores = witness(after.features, real.features, groups_x=after.groups, groups_y=real.groups)
-    most = _worst(scores.synthetic, scores.nearest_real, *items, count)
-    least = _worst(scores.real, scores.nearest_synthetic, *reversed(items), count)
-    return Causes(_low_level(*items, watch), most, least, _points(after, real))
+    most = _worst(scores.synthetic, scores.nearest_real, ours, theirs, count)
+    least = _worst(scores.real, scores.nearest_synthetic, theirs, ours, count)
+    return Causes(_low_level(ours, theirs, watch), most, least, _points(after, real))
 
 
 def _by_key(images: ImageSet, features: FeatureSet) -> list[Item]:
@@ -92,17 +92,17 @@ def _box(item: Item) -> tuple[int, int, int] | None:
 
 def _low_level(after: Sequence[Item], real: Sequence[Item], watch: Watch) -> tuple[LowLevel, ...]:
     """Low-level gaps between MEASURED images of each set; none where an image is too small for them."""
-    chosen = [[items[row] for row in _evenly(len(items), MEASURED)] for items in (after, real)]
-    sizes = [[_size(item) for item in items] for items in chosen]
-    if min(min(size) for one in sizes for size in one) < LEAST_SIDE:
+    after, real = ([items[row] for row in _evenly(len(items), MEASURED)] for items in (after, real))
+    sizes = [_size(item) for item in (*after, *real)]
+    if min(map(min, sizes)) < LEAST_SIDE:
         return ()
-    side = common_side(size for one in sizes for size in one)
-    steps = iter(watch(range(1, sum(map(len, chosen)) + 1), "low-level"))
-    measured = [measure_low_level(_read(items, steps), side=side) for items in chosen]
+    side = common_side(sizes)
+    steps = iter(watch(range(1, len(sizes) + 1), "low-level"))
+    ours, theirs = (measure_low_level(_read(items, steps), side=side) for items in (after, real))
     for _ in steps:  # lets the bar end
         pass
-    groups = [[item.group for item in items] for items in chosen]
-    return low_level_gaps(*measured, groups_synthetic=groups[0], groups_real=groups[1])
+    groups = [item.group for item in after], [item.group for item in real]
+    return low_level_gaps(ours, theirs, groups_synthetic=groups[0], groups_real=groups[1])
 
 
 def _size(item: Item) -> tuple[int, int]:

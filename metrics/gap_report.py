@@ -136,8 +136,8 @@ class Explained:
 
     The witness score is the mean kernel value to the own set less the one to the other set: high for a synthetic
     image that looks like no real one, and for a real image that no synthetic one comes near.
-    ``file`` and ``neighbour_file`` say where the whole images are, ``box`` and ``neighbour_box`` (left, top, side) which
-    square of them was measured: None for all of it.
+    ``file`` and ``neighbour_file`` say where the whole images are, ``box`` and ``neighbour_box`` (left, top, side)
+    which square of them was measured: None for all of it.
     """
 
     key: str
