@@ -5,28 +5,32 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from .cache import FeatureCache
 from .errors import InputError
 from .extractors.extractor import Extractor
-from .images import ImageError, ImageSet, Item
+from .images import ImageError, ImageSet, Item, content_digest
 
 SCHEMA = "reverse-stylize/features/1"
+MOST_SILENT = 256  # images from the cache between two steps of progress
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
     """Features of the images of one root that could be read, in the set's order, and where they come from.
 
-    ``features`` is ``float32 [N,D]`` on the CPU; ``keys``, ``labels`` and ``groups`` have N entries. ``extractor``,
-    ``fingerprint`` and ``preprocessing`` are the extractor's own. ``skipped`` names each unreadable image and why.
+    ``features`` is ``float32 [N,D]`` on the CPU; ``keys``, ``labels`` and ``groups`` have N entries, and so have
+    ``tags`` unless nothing is known about the images. ``extractor``, ``fingerprint`` and ``preprocessing`` are the
+    extractor's own. ``skipped`` names each unreadable image and why.
     """
 
     features: torch.Tensor
@@ -38,13 +42,31 @@ class FeatureSet:
     preprocessing: Mapping[str, str]
     root: str
     skipped: tuple[tuple[str, str], ...] = ()
+    tags: tuple[Mapping[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
 
+    def subset(self, rows: Sequence[int]) -> FeatureSet:
+        """The features of these rows, in this order; ``skipped`` stays as it is."""
+        return replace(
+            self,
+            features=self.features[list(rows)],
+            keys=tuple(self.keys[row] for row in rows),
+            labels=tuple(self.labels[row] for row in rows),
+            groups=tuple(self.groups[row] for row in rows),
+            tags=tuple(self.tags[row] for row in rows) if self.tags else (),
+        )
+
     def save(self, path: Path) -> None:
         """Write a ``.safetensors`` file: the facts in its header, one JSON record of all rows as a byte tensor."""
-        rows = {"keys": self.keys, "labels": self.labels, "groups": self.groups, "skipped": self.skipped}
+        rows = {
+            "keys": self.keys,
+            "labels": self.labels,
+            "groups": self.groups,
+            "skipped": self.skipped,
+            "tags": [dict(tags) for tags in self.tags],
+        }
         packed = torch.frombuffer(bytearray(json.dumps(rows).encode()), dtype=torch.uint8)
         header = {
             "schema": SCHEMA,
@@ -87,22 +109,36 @@ class FeatureSet:
                 json.loads(header["preprocessing"]),
                 header["root"],
                 tuple((key, reason) for key, reason in rows["skipped"]),
+                tuple(rows.get("tags", ())),
             )
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path}: damaged feature file ({error}). Extract the features again.") from error
-        lengths = {len(result.keys), len(result.labels), len(result.groups)}
+        lengths = {len(result.keys), len(result.labels), len(result.groups), len(result.tags or result.keys)}
         if features.ndim != 2 or features.dtype != torch.float32 or lengths != {len(features)}:
             raise InputError(f"{path}: damaged, its rows do not match its features. Extract the features again.")
         return result
 
 
+@dataclass
+class _Read:
+    """An image that was read: the network's input, or its features where the cache had them."""
+
+    item: Item
+    digest: str
+    prepared: torch.Tensor | None
+    features: torch.Tensor | None
+
+
 class Extraction:
     """The work of ``extract``: iterate it for the number of images done so far, then take ``result``."""
 
-    def __init__(self, images: ImageSet, extractor: Extractor, batch_size: int, workers: int) -> None:
+    def __init__(
+        self, images: ImageSet, extractor: Extractor, batch_size: int, workers: int, cache: FeatureCache | None
+    ) -> None:
         self._images, self._extractor, self._batch_size, self._workers = images, extractor, batch_size, workers
+        self._cache = cache
         self._steps = self._run()
         self._result: FeatureSet | None = None
 
@@ -123,50 +159,62 @@ class Extraction:
         return self._result
 
     def _run(self) -> Iterator[int]:
-        kept: list[Item] = []
-        features: list[torch.Tensor] = []
-        waiting: list[torch.Tensor] = []
+        kept: list[_Read] = []
+        waiting: list[_Read] = []
         skipped = list(self._images.unreadable)
+        last = 0
         for done, (item, outcome) in enumerate(self._prepared(), 1):
             if isinstance(outcome, ImageError):
                 skipped.append((item.key, str(outcome)))
             else:
-                kept.append(item)
-                waiting.append(outcome)
-            if len(waiting) == self._batch_size or done == len(self):
-                if waiting:
-                    features.append(self._forward(waiting, kept))
-                    waiting = []
-                yield done
+                kept.append(outcome)
+                if outcome.features is None:
+                    waiting.append(outcome)
+            full = len(waiting) == self._batch_size or done == len(self)
+            if full and waiting:
+                self._forward(waiting)
+                waiting = []
+            if full or done - last == MOST_SILENT:
+                yield (last := done)
+        self._result = self._collected(kept, skipped)
+
+    def _collected(self, kept: list[_Read], skipped: list[tuple[str, str]]) -> FeatureSet:
         if not kept:
             first = f" The first of {len(skipped)}: {skipped[0][0]}: {skipped[0][1]}." if skipped else ""
             raise InputError(f"{self._images.root}: no image could be read.{first} Expected at least one.")
-        self._result = FeatureSet(
-            torch.cat(features),
-            tuple(item.key for item in kept),
-            tuple(item.label for item in kept),
-            tuple(item.group for item in kept),
+        return FeatureSet(
+            torch.stack([read.features for read in kept if read.features is not None]),
+            tuple(read.item.key for read in kept),
+            tuple(read.item.label for read in kept),
+            tuple(read.item.group for read in kept),
             self._extractor.name,
             self._extractor.fingerprint,
             self._extractor.preprocessing,
             str(self._images.root),
             tuple(skipped),
+            tuple(read.item.tags for read in kept),
         )
 
-    def _forward(self, prepared: list[torch.Tensor], kept: list[Item]) -> torch.Tensor:
-        features = self._extractor.forward(torch.cat(prepared)).cpu()
+    def _forward(self, waiting: list[_Read]) -> None:
+        """Fill in the features of a batch, and keep them in the cache."""
+        features = self._extractor.forward(torch.cat([read.prepared for read in waiting if read.prepared is not None]))
+        features = features.cpu()
         finite = torch.isfinite(features).all(1).tolist()
-        bad = [str(item.path) for item, fine in zip(kept[-len(prepared) :], finite, strict=True) if not fine]
+        bad = [read.item.location for read, fine in zip(waiting, finite, strict=True) if not fine]
         if bad:
             raise InputError(
                 f"{self._extractor.name} gives NaN or infinite features for {', '.join(bad)}. "
                 "Remove these files, or check the weights."
             )
-        return features
+        for read, row in zip(waiting, features, strict=True):
+            read.features, read.prepared = row, None
+        if self._cache is not None:
+            entries = [(read.digest, read.item.crop, row) for read, row in zip(waiting, features, strict=True)]
+            self._cache.put(self._extractor.fingerprint, entries)
 
-    def _prepared(self) -> Iterator[tuple[Item, torch.Tensor | ImageError]]:
-        """Every item in order with its prepared image, read by threads at most one batch ahead of the network."""
-        pending: deque[tuple[Item, Future[torch.Tensor | ImageError]]] = deque()
+    def _prepared(self) -> Iterator[tuple[Item, _Read | ImageError]]:
+        """Every item in order, read by threads at most one batch ahead of the network."""
+        pending: deque[tuple[Item, Future[_Read | ImageError]]] = deque()
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="read-images")
         try:
             for item in self._images:
@@ -179,15 +227,29 @@ class Extraction:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _read(self, item: Item) -> torch.Tensor | ImageError:
+    def _read(self, item: Item) -> _Read | ImageError:
         try:
-            image = item.read()
+            if self._cache is None:
+                return _Read(item, "", self._prepare(item.read()), None)
+            loaded = item.load()  # once, so that the digest is that of the pixels
+            digest = content_digest(loaded)
+            known = self._cache.get(self._extractor.fingerprint, digest, item.crop)
+            return _Read(item, digest, self._prepare(item.pixels(loaded)) if known is None else None, known)
         except ImageError as error:
             return error
+
+    def _prepare(self, image: np.ndarray) -> torch.Tensor:
         return self._extractor.prepare(torch.tensor(image).permute(2, 0, 1)[None])
 
 
-def extract(images: ImageSet, extractor: Extractor, *, batch_size: int = 32, workers: int | None = None) -> Extraction:
+def extract(
+    images: ImageSet,
+    extractor: Extractor,
+    *,
+    batch_size: int = 32,
+    workers: int | None = None,
+    cache: FeatureCache | None = None,
+) -> Extraction:
     """Extract the features of ``images``; the sizes of the images may differ.
 
     ::
@@ -202,12 +264,16 @@ def extract(images: ImageSet, extractor: Extractor, *, batch_size: int = 32, wor
     set and torch's own threads change them by float32 rounding only (1e-6 of a feature vector's length).
     An image that cannot be read is left out and listed in ``skipped``.
 
+    With a ``cache``, images whose features are known are hashed, not decoded, and take no part in a batch; the rest are
+    computed and kept. Features are then those of the run that computed them, bit for bit; as batches of the rest
+    are composed otherwise, these differ by the same rounding as with another ``batch_size``.
+
     Raises, while it runs:
         InputError: no image could be read, or features are NaN or infinite (the files are named).
     """
     if batch_size < 1 or (workers is not None and workers < 1):
         raise InputError(f"got batch_size={batch_size}, workers={workers}. Expected at least 1 of each.")
-    return Extraction(images, extractor, batch_size, workers or min(8, os.cpu_count() or 1))
+    return Extraction(images, extractor, batch_size, workers or min(8, os.cpu_count() or 1), cache)
 
 
 def check_comparable(a: FeatureSet, b: FeatureSet) -> None:
