@@ -1,4 +1,4 @@
-"""The licence ledger of real images: ``ledger.json`` beside them, or in a folder above.
+"""The licence ledger of real images: ``ledger.json`` beside them, in a folder above, or in the zip with them.
 
 ``{"schema": 1, "images": [{"file", "licence" (SPDX id), "author", "source", "title", "sha256"}, ...]}`` with files
 relative to the ledger's folder. An entry counts only while the file's SHA-256 digest is the one it states.
@@ -7,14 +7,16 @@ relative to the ledger's folder. An entry counts only while the file's SHA-256 d
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import InputError
-from .images import ImageSet, sha256
+from .images import BESIDE, ImageError, ImageSet, Item
+from .sources.zip_archive import read, zip_members
 
 SCHEMA = 1
+NAME = "ledger.json"
 LEVELS = 3  # how many folders upwards a ledger is looked for
 
 
@@ -28,17 +30,17 @@ class Licences:
 
 def licences(images: ImageSet) -> Licences:
     """Look up every photo of ``images`` in the nearest ledger; without one, every photo is unlicensed."""
-    path = _find(images.root)
-    entries = {} if path is None else _read(path)
+    entries = _entries(images.root)
     rows: list[dict[str, str]] = []
     unlicensed: list[str] = []
-    for photo in sorted({item.path for item in images}):
-        key = photo.relative_to(images.root).with_suffix("").as_posix()
-        entry = entries.get(photo.resolve())
-        if entry is None or entry["sha256"] != sha256(photo):
-            unlicensed.append(key)
+    photos = {item.location: item for item in images}
+    for location in sorted(photos):
+        photo = photos[location]
+        entry = entries.get(_place(photo))
+        if entry is None or entry["sha256"] != _digest(photo):
+            unlicensed.append(photo.photo)
         else:
-            rows.append({"key": key, **entry})
+            rows.append({"key": photo.photo, **entry})
     return Licences(tuple(rows), tuple(unlicensed))
 
 
@@ -48,26 +50,48 @@ def write_ledger(rows: Iterable[dict[str, str]]) -> bytes:
     return (json.dumps({"schema": SCHEMA, "images": images}, indent=2, ensure_ascii=False) + "\n").encode()
 
 
+def _entries(root: Path) -> dict[str, dict[str, str]]:
+    """Ledger rows by the place of their photo."""
+    if root.suffix.lower() == ".zip" and root.is_file():
+        ledger = zip_members(root).get(NAME)
+        return {} if ledger is None else _parsed(read(ledger), ledger.location, f"{root}{BESIDE}".__add__)
+    if (path := _find(root)) is None:
+        return {}
+    folder = path.parent
+    return _parsed(path.read_bytes(), str(path), lambda file: str((folder / file).resolve()))
+
+
+def _place(item: Item) -> str:
+    return str(item.content.resolve()) if isinstance(item.content, Path) else item.location
+
+
+def _digest(item: Item) -> str | None:
+    try:
+        return item.digest()
+    except ImageError:
+        return None
+
+
 def _find(root: Path) -> Path | None:
     """The ledger in the root, or the nearest above it; a ``ledger.json`` up there may be somebody else's."""
-    inside, *above = [folder / "ledger.json" for folder in [root.resolve(), *root.resolve().parents][:LEVELS]]
+    inside, *above = [folder / NAME for folder in [root.resolve(), *root.resolve().parents][:LEVELS]]
     if inside.is_file():
         return inside
     return next((path for path in above if path.is_file() and b'"sha256"' in path.read_bytes()), None)
 
 
-def _read(path: Path) -> dict[Path, dict[str, str]]:
+def _parsed(data: bytes, where: str, place: Callable[[str], str]) -> dict[str, dict[str, str]]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(data.decode("utf-8"))
         if document["schema"] != SCHEMA:
             raise ValueError(f"schema {document['schema']!r}, expected {SCHEMA}")
         return {
-            (path.parent / row["file"]).resolve(): {str(name): str(text) for name, text in row.items()}
+            place(row["file"]): {str(name): str(text) for name, text in row.items()}
             for row in document["images"]
             if row["sha256"] and row["licence"]
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"{path}: not a licence ledger ({type(error).__name__}: {error}). Expected "
+            f"{where}: not a licence ledger ({type(error).__name__}: {error}). Expected "
             '{"schema": 1, "images": [{"file", "licence", "author", "source", "sha256"}, ...]}; repair or remove it.'
         ) from error
