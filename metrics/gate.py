@@ -1,0 +1,180 @@
+"""Does a report keep its budgets? Pass, fail or inconclusive, by one-sided confidence bounds.
+
+A budget ``kid ≤ 0.05`` passes when the upper confidence bound is at most 0.05, fails when even the lower bound is
+above it, and is inconclusive between: the images measured are too few to tell. Where the true value breaks the
+budget, a pass has at most the probability 1 − confidence, and so has a fail where the true value keeps it.
+
+What has no error bar is inconclusive, unless the budget says ``value_only``. A value that is not finite always fails.
+A budget on every slice passes only if each slice passes, which needs no correction; to fail, a slice must be beyond
+its bound at Bonferroni's level over the slices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from scipy.special import stdtrit
+
+from .budgets import Budget, Budgets
+from .errors import InputError
+from .estimate import Estimate, estimates
+from .gap_report import GapReport
+from .sample_size import CHEAP, More, more_images
+
+Verdict = Literal["pass", "fail", "inconclusive"]
+EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 1, "inconclusive": 3}
+SEVERITY: tuple[Verdict, ...] = ("fail", "inconclusive", "pass")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One number against one budget.
+
+    ``low`` and ``high`` are one-sided confidence bounds, None without an error bar. ``more_images`` and ``more_reals``
+    say how many more images of the set and independent real photos would decide an inconclusive check, None where
+    that is unknown or too many.
+    """
+
+    name: str
+    budget: Budget
+    value: float
+    se: float | None
+    low: float | None
+    high: float | None
+    verdict: Verdict
+    sentence: str
+    more_images: int | None = None
+    more_reals: int | None = None
+
+    @property
+    def bound(self) -> float | None:
+        """The bound that must keep the budget: the upper one of a maximum, the lower one of a minimum."""
+        return self.high if self.budget.side == "max" else self.low
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """All checks and what they amount to; ``checks`` are in the order of the budgets."""
+
+    checks: tuple[Check, ...]
+    confidence: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Fail if any check fails, else inconclusive if any is, else pass."""
+        return next((verdict for verdict in SEVERITY if any(c.verdict == verdict for c in self.checks)), "fail")
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 1 fail, 3 inconclusive (2 is misuse)."""
+        return EXIT_CODES[self.verdict]
+
+    @property
+    def headline(self) -> str:
+        """One line: ``FAIL: of 3 checks, 1 failed, 2 passed``."""
+        words = {"fail": "failed", "inconclusive": "inconclusive", "pass": "passed"}
+        counts = {verdict: sum(c.verdict == verdict for c in self.checks) for verdict in SEVERITY}
+        told = ", ".join(f"{count} {words[verdict]}" for verdict, count in counts.items() if count)
+        return f"{self.verdict.upper()}: of {len(self.checks)} checks, {told}."
+
+
+def gate(report: GapReport, budgets: Budgets, *, baseline: GapReport | None = None) -> GateResult:
+    """Decide every budget on the report.
+
+    ``baseline`` is the earlier report that budgets of the place 'baseline' compare with. Its difference to ``report``
+    has the standard error that one shared reference allows, so it is decided far more sharply than two intervals.
+
+    Raises:
+        InputError: a budget names a metric that is unknown or not in the report, or the baseline is missing, unused or
+            was measured against another reference or with another extractor.
+    """
+    if baseline is not None and not any(budget.place == "baseline" for budget in budgets.budgets):
+        raise InputError(
+            "a baseline report is given and no budget compares with it. Add one, such as --max-increase kid=0.002, or "
+            "leave out --baseline."
+        )
+    checks: list[Check] = []
+    for budget in budgets.budgets:
+        found = estimates(report, budget, baseline)
+        checks += [_check(estimate, budget, budgets.confidence, len(found)) for estimate in found]
+    return GateResult(tuple(checks), budgets.confidence)
+
+
+def _check(estimate: Estimate, budget: Budget, confidence: float, family: int) -> Check:
+    sign = 1.0 if budget.side == "max" else -1.0
+    excess = sign * (estimate.value - budget.limit)  # above 0: beyond the budget
+    if not math.isfinite(estimate.value):
+        why = f"{estimate.name} could not be measured: its value is not finite, which keeps no budget."
+        return _without_bounds(estimate, budget, "fail", why)
+    if budget.value_only:
+        told = f"{estimate.name} is {_number(estimate.value)}, {_place(excess <= 0)} the budget, {_limit(budget)}"
+        verdict: Verdict = "pass" if excess <= 0 else "fail"
+        return _without_bounds(estimate, budget, verdict, f"{told}; decided on the value, without an error bar.")
+    if estimate.se is None:
+        told = f"{estimate.name} is {_number(estimate.value)}, and {estimate.reason}, so nothing is decided."
+        accept = "To decide on the value alone, set value_only = true (--value-only NAME)."
+        return _without_bounds(estimate, budget, "inconclusive", f"{told} {accept}")
+    return _bounded(estimate, budget, confidence, family, excess, estimate.se)
+
+
+def _without_bounds(estimate: Estimate, budget: Budget, verdict: Verdict, sentence: str) -> Check:
+    return Check(estimate.name, budget, estimate.value, estimate.se, None, None, verdict, sentence)
+
+
+def _bounded(estimate: Estimate, budget: Budget, confidence: float, family: int, excess: float, se: float) -> Check:
+    to_pass = float(stdtrit(estimate.dof, confidence))
+    to_fail = float(stdtrit(estimate.dof, 1 - (1 - confidence) / family))
+    maximum = budget.side == "max"
+    low, high = (estimate.value - q * se for q in ((to_fail, -to_pass) if maximum else (to_pass, -to_fail)))
+    near, far = (f"the lower {_number(low)}", f"the upper {_number(high)}")[:: 1 if maximum else -1]
+    told = f"{estimate.name} is {_number(estimate.value)} ± {_number(se)}"
+    level, verdict, more = f"{confidence * 100:g} %", _verdict(excess, to_pass * se, to_fail * se), None
+    if verdict == "pass":
+        sentence = f"{told}; {far} bound at {level} is within the budget, {_limit(budget)}."
+    elif verdict == "fail":
+        sentence = f"{told}; even {near} bound at {level} is beyond the budget, {_limit(budget)}."
+    else:
+        more = more_images(estimate, excess, to_pass if excess <= 0 else to_fail)
+        enclosed = f"its bounds at {level}, {_number(low)} and {_number(high)}, enclose the budget, {_limit(budget)}."
+        sentence = f"{told}; {enclosed} {_advice(more)}"
+    images, reals = (None, None) if more is None else (more.images, more.reals)
+    return Check(estimate.name, budget, estimate.value, se, low, high, verdict, sentence, images, reals)
+
+
+def _verdict(excess: float, to_pass: float, to_fail: float) -> Verdict:
+    """``excess`` is how far the value is beyond the limit; the others are half widths of the bounds."""
+    if excess + to_pass <= 0:
+        return "pass"
+    return "fail" if excess - to_fail > 0 else "inconclusive"
+
+
+def _advice(more: More | None) -> str:
+    if more is None:
+        return "No practical number of more images would decide it: the value lies too near the limit."
+    ending = "would decide it in four of five cases, if the value stays as it is."
+    if not more.reals:
+        return f"About {more.images:,} more images of the set {ending}"
+    if not more.images:
+        why = f"Even {CHEAP:.0f} times as many images of the set would not do, because the reference is too small:"
+        return f"{why} about {more.reals:,} more real photos {ending}"
+    return f"About {more.images:,} more images of the set and {more.reals:,} more real photos {ending}"
+
+
+def worst_first(checks: Sequence[Check]) -> list[Check]:
+    """Failed, then inconclusive, then passed; each in its order."""
+    return sorted(checks, key=lambda check: SEVERITY.index(check.verdict))
+
+
+def _place(inside: bool) -> str:
+    return "within" if inside else "beyond"
+
+
+def _limit(budget: Budget) -> str:
+    return f"at {'most' if budget.side == 'max' else 'least'} {budget.limit:g}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
