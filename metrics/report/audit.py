@@ -72,7 +72,7 @@ def audit_to_html(report: CopyReport) -> str:
             verdict=audit_verdict(report),
             rows=scale_rows(report),
             cases=[(case, _excerpt(case.file, case.box, "result"), _real_excerpt(case)) for case in report.cases],
-            warnings=report.warnings,
+            warnings=[("", sentence) for sentence in report.warnings],
             skipped=report.skipped[:200],
             skipped_count=len(report.skipped),
             config=flatten(report.config),

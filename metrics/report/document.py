@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..gap_report import SCHEMA, GapReport
 
 ROLES = ("before", "after", "floor")
+POINT_ROLES = ("after", "real")
 
 
 def to_json(report: GapReport) -> str:
@@ -52,6 +53,9 @@ def from_json(text: str) -> GapReport:
     roles = [row.role for row in report.rows]
     if len(set(roles)) < len(roles) or not set(roles) <= set(ROLES):
         _fail("report.rows", f"each of {', '.join(ROLES)} at most once", roles)
+    strange = {point.role for point in report.points} - set(POINT_ROLES)
+    if strange:
+        _fail("report.points", f"roles {' and '.join(POINT_ROLES)}", sorted(strange))
     return report
 
 

@@ -5,11 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from ..gap_report import GapReport, SetSummary
-from .table import blocks, kept_lines, skipped, warnings
+from ..gap_report import Explained, GapReport, SetSummary
+from .table import (
+    blocks,
+    kept_lines,
+    low_level_sentences,
+    permutation,
+    permuted_statistics,
+    skipped,
+    slice_lines,
+    slice_units,
+    warnings,
+)
+from .unit import p_value
 from .verdict import verdict
 
 FIRST = 5  # entries of a list before "and N more"
+FULL = 2  # metrics told in full
+SENTENCES, IMAGES = 3, 3  # of the low-level differences, and of each list of images that explain the gap
 
 
 def to_markdown(report: GapReport) -> str:
@@ -18,7 +31,11 @@ def to_markdown(report: GapReport) -> str:
     parts = [
         [f"**{prose(result.headline)}**", prose(result.detail)],
         _table(report),
+        _others(report),
         _kept(report),
+        _slices(report),
+        bullets("What differs", [prose(sentence) for sentence in low_level_sentences(report)], first=SENTENCES),
+        _explained(report),
         _sets(report),
         bullets("Caveats", [f"{prose(sentence)} ({prose(place)})" for place, sentence in warnings(report)]),
         bullets("Skipped images", [f"{role} {code(key)}: {prose(why)}" for role, key, why in skipped(report)]),
@@ -44,14 +61,31 @@ def prose(text: str) -> str:
 
 
 def _table(report: GapReport) -> list[str]:
-    rows = [["metric", "set", "value ± SE", "95 % CI", "n", "m"]]
-    for block in blocks(report):
+    """Everything about the first FULL metrics."""
+    found = blocks(report)[:FULL]
+    tested = any(m.p is not None for block in found for _, m in block.measured)
+    rows = [["metric", "set", "value ± SE", "95 % CI", *(["p"] if tested else []), "n", "m"]]
+    for block in found:
         metric = f"{prose(block.unit.label)} {code(block.name)}"
         for line in block.lines:
-            cells = (metric, prose(line.role), line.value, line.interval, f"{line.n:,}", f"{line.m:,}")
-            rows.append([_cell(text) for text in cells])
+            p = [line.p] if tested else []
+            rows.append([metric, prose(line.role), line.value, line.interval, *p, f"{line.n:,}", f"{line.m:,}"])
             metric = ""
     return aligned(rows, 2)
+
+
+def _others(report: GapReport) -> list[str]:
+    """The values of all other metrics, one row each."""
+    found = blocks(report)[FULL:]
+    roles = list(dict.fromkeys(role for block in found for role, _ in block.measured))
+    rows = [["metric", *roles, "p", "closer to real"]]
+    for block in found:
+        measured = [block.get(role) for role in roles]
+        values = ["–" if m is None else block.unit.with_error(m) for m in measured]
+        after = block.get("after")
+        p = p_value(None if after is None else after.p)
+        rows.append([f"{prose(block.unit.label)} {code(block.name)}", *values, p, block.unit.direction])
+    return aligned(rows, 1) if found else []
 
 
 def _kept(report: GapReport) -> list[str]:
@@ -61,12 +95,36 @@ def _kept(report: GapReport) -> list[str]:
     rows = [["kept of the raw images", "value ± SE", "95 % CI", "n"]]
     for line in lines:
         name = f"{prose(line.label)} {code(line.name)}" + (f": {prose(line.note)}" if line.note else "")
-        rows.append([_cell(text) for text in (name, line.value, line.interval, f"{line.n:,}")])
+        rows.append([name, line.value, line.interval, f"{line.n:,}"])
     return aligned(rows, 1)
+
+
+def _slices(report: GapReport) -> list[str]:
+    """The FIRST worst slices."""
+    lines = slice_lines(report)
+    if not lines:
+        return []
+    rows = [[f"worst slices ({len(lines):,} in all)", f"{prose(slice_units(report))} ± SE", "p (Holm)", "n", "m"]]
+    for line in lines[:FIRST]:
+        measured = line.slice.measurement
+        rows.append([code(line.slice.name), line.value, line.p_adjusted, f"{measured.n:,}", f"{measured.m:,}"])
+    return aligned(rows, 1)
+
+
+def _explained(report: GapReport) -> list[str]:
+    """The IMAGES worst images of both lists, by key."""
+    lists = {"most synthetic-looking": report.most_synthetic, "least covered real images": report.least_covered}
+    lines = [f"- {title}: {_keys(images)}" for title, images in lists.items() if images]
+    return ["**Images to blame**", *lines] if lines else []
+
+
+def _keys(images: Sequence[Explained]) -> str:
+    return ", ".join(code(image.key) for image in images[:IMAGES])
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
     """A table whose first ``left`` columns are text and the others numbers; the first row is its head."""
+    rows = [[_cell(text) for text in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     body = [_row(row, widths, left) for row in rows]
     rule = [":" + "-" * (w - 1) if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
@@ -86,7 +144,11 @@ def _sets(report: GapReport) -> list[str]:
     sets = [("reference", report.reference), *((row.role, row.set) for row in report.rows)]
     lines = [f"- {prose(role)}: {_counts(images)}, {code(images.root)}" for role, images in sets]
     facts = ", ".join(f"{prose(name)} {code(text)}" for name, text in report.extractor.items())
-    return [*lines, f"- extractor: {facts}"]
+    tested = report.permuted
+    if tested is not None:
+        of = f", smallest p of {prose(permuted_statistics(tested))}" if tested.statistics else ""
+        lines.append(f"- permutation test: {permutation(tested)}{of}")
+    return ["**Image sets**", *lines, f"- extractor: {facts}"]
 
 
 def _counts(images: SetSummary) -> str:
@@ -100,13 +162,13 @@ def _licence(row: Mapping[str, str]) -> str:
     return ", ".join(shown)
 
 
-def bullets(title: str, entries: Sequence[str], file: str = "report.json") -> list[str]:
-    """A titled list of the FIRST entries; ``file`` has all. Nothing when there is none."""
+def bullets(title: str, entries: Sequence[str], file: str = "report.json", first: int = FIRST) -> list[str]:
+    """A titled list of the ``first`` entries; ``file`` has all. Nothing when there is none."""
     if not entries:
         return []
-    more = len(entries) - FIRST
+    more = len(entries) - first
     rest = [f"- … and {more:,} more in `{file}`"] if more > 0 else []
-    return [f"**{title} ({len(entries):,})**", *(f"- {entry}" for entry in entries[:FIRST]), *rest]
+    return [f"**{title} ({len(entries):,})**", *(f"- {entry}" for entry in entries[:first]), *rest]
 
 
 def _escaped(found: re.Match[str]) -> str:

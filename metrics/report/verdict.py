@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import isfinite
 
-from ..gap_report import GapReport, Measurement
-from .table import Block, blocks, percent
+from ..gap_report import GapReport, Measurement, Permuted
+from .table import Block, blocks, permutation
+from .unit import Unit, percent
+
+LEVEL = 0.05  # of the permutation test
 
 
 @dataclass(frozen=True)
@@ -26,16 +29,18 @@ def verdict(report: GapReport) -> Verdict:
         return Verdict("unclear", "This report holds no measured set.", "No row with the role 'after' was found.")
     before, floor = block.get("before"), block.get("floor")
     detail = _detail(block, before, after, floor)
+    if report.permuted is not None and isfinite(report.permuted.p):
+        detail = f"{detail} {_told_apart(report.permuted)}"
     values = [m.value for m in (before, after, floor) if m is not None]
     if not all(isfinite(value) for value in values):
         return Verdict("unclear", "The distance could not be measured: a value is not finite.", detail)
-    if before is not None and floor is not None and before.value <= floor.value:
+    if before is not None and floor is not None and not block.unit.closer(floor.value, before.value):
         headline = "There is no gap to close: the raw set is already as close to the real images as the floor."
         return Verdict("plain", headline, detail)
     if before is not None and block.closed is not None and isfinite(block.closed.value):
         return _on_closed(block.closed, detail)
     if before is not None:
-        return _on_change(before, after, detail)
+        return _on_change(block.unit, before, after, detail)
     return _on_distance(block, after, floor, detail)
 
 
@@ -56,8 +61,8 @@ def _on_closed(closed: Measurement, detail: str) -> Verdict:
     return Verdict("closed", f"The stylised set closed {share} of the domain gap.", detail)
 
 
-def _on_change(before: Measurement, after: Measurement, detail: str) -> Verdict:
-    nearer = "closer" if after.value < before.value else "no closer"
+def _on_change(unit: Unit, before: Measurement, after: Measurement, detail: str) -> Verdict:
+    nearer = "closer" if unit.closer(after.value, before.value) else "no closer"
     return Verdict("plain", f"The stylised set is {nearer} to the real images than the raw set.", detail)
 
 
@@ -66,12 +71,13 @@ def _on_distance(block: Block, after: Measurement, floor: Measurement | None, de
     if floor is None:
         headline = f"The set measures {unit.with_error(after)} against the real images ({unit.label})."
         return Verdict("plain", headline, detail)
-    if after.value <= floor.value:
+    if not unit.closer(floor.value, after.value):
         return Verdict("plain", "No domain gap: the set is as close to the real images as the floor.", detail)
     if _overlap(after, floor):
         headline = "Undecided: the error bars of the set and the floor overlap, so there may be no domain gap."
         return Verdict("unclear", headline, detail)
-    headline = f"The domain gap is {unit.number(after.value - floor.value)} above the floor ({unit.label})."
+    gap, side = unit.number(abs(after.value - floor.value)), "below" if unit.higher else "above"
+    headline = f"The domain gap is {gap} {side} the floor ({unit.label})."
     return Verdict("plain", headline, detail)
 
 
@@ -82,7 +88,7 @@ def _detail(block: Block, before: Measurement | None, after: Measurement, floor:
     else:
         moved = f"is {unit.with_error(after)}"
     real = "no floor was measured" if floor is None else f"the floor, real against real, is {unit.with_error(floor)}"
-    parts = [f"{unit.label} {moved}; {real}; lower is closer."]
+    parts = [f"{unit.label} {moved}; {real}; {unit.direction} is closer."]
     if before is not None and floor is not None and _overlap(before, floor):
         parts.append("The error bars of before and floor overlap, so the gap itself is uncertain.")
     if block.closed is not None and isfinite(block.closed.value):
@@ -92,6 +98,11 @@ def _detail(block: Block, before: Measurement | None, after: Measurement, floor:
     if any(m is not None and m.se is not None for m in (before, after, floor, block.closed)):
         parts.append("± is one standard error.")
     return " ".join(parts)
+
+
+def _told_apart(permuted: Permuted) -> str:
+    can = "can" if permuted.p <= LEVEL else "cannot"
+    return f"The set {can} be told from the real images: {permutation(permuted)}."
 
 
 def _overlap(a: Measurement, b: Measurement) -> bool:
