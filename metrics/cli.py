@@ -10,6 +10,9 @@ import typer
 from .errors import InputError
 from .terminal import follow, run, say
 
+SOURCES = "a folder, zip, tar shards, file list, glob or saved Hugging Face dataset"
+NAMES = "kid, fid, rbf, energy, cmmd, sliced-wasserstein, precision, recall, density, coverage, c2st"
+
 app = typer.Typer(
     name="domain-gap",
     help="Measure how far an image set is from real images. Add --debug to any command for a traceback.",
@@ -22,29 +25,41 @@ app = typer.Typer(
 
 @app.command()
 def compare(
-    synthetic: Annotated[Path, typer.Argument(help="Folder of the images under test.")],
-    real: Annotated[
-        Path, typer.Argument(help="Folder of real images to compare with; keep them out of style learning.")
-    ],
+    synthetic: Annotated[str, typer.Argument(help=f"The images under test: {SOURCES}.")],
+    real: Annotated[str, typer.Argument(help="Real images to compare with; keep them out of style learning.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for report.json, report.md and report.html.")],
-    before: Annotated[Path | None, typer.Option(help="The same images before stylising: adds the gap closed.")] = None,
-    floor: Annotated[Path | None, typer.Option(help="The style photos: their distance to REAL is the floor.")] = None,
+    before: Annotated[str | None, typer.Option(help="The same images before stylising: adds the gap closed.")] = None,
+    floor: Annotated[str | None, typer.Option(help="The style photos: their distance to REAL is the floor.")] = None,
     crops: Annotated[
         int, typer.Option(min=0, help="Cut this many square crops from every photo of REAL and of the floor.")
     ] = 0,
-    extractor: Annotated[str, typer.Option(help="efficientnet-lite0, efficientnet-lite2, inception or timm:MODEL.")] = (
-        "efficientnet-lite0"
-    ),
+    extractor: Annotated[
+        str,
+        typer.Option(
+            help="efficientnet-lite0, efficientnet-lite2, inception, dinov2, clip, random-conv or timm:MODEL."
+        ),
+    ] = "efficientnet-lite0",
     weights: Annotated[Path | None, typer.Option(help="Weights file of the extractor, instead of a download.")] = None,
-    metric: Annotated[str, typer.Option(help="Comma-separated: kid, fid.")] = "kid,fid",
+    metric: Annotated[str, typer.Option(help=f"Comma-separated: {NAMES}.")] = "kid,fid",
+    permutations: Annotated[int, typer.Option(min=0, help="Deals of the permutation test; 0: no test.")] = 199,
+    slice_: Annotated[
+        list[str] | None, typer.Option("--slice", help="Also by 'label' or a column of metadata.jsonl; repeatable.")
+    ] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Also by layers of the network, low to high.")] = False,
+    explain: Annotated[int, typer.Option(min=0, help="Name this many images on either side that make the gap.")] = 12,
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16: faster where the processor knows it.")] = (
+        "float32"
+    ),
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass; never changes the result.")] = 32,
-    seed: Annotated[int, typer.Option(help="Decides crops and splits.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass: changes rounding only.")] = 32,
+    cache: Annotated[bool, typer.Option(help="Keep features for the next run: domain-gap cache.")] = True,
+    seed: Annotated[int, typer.Option(help="Decides crops, splits and permutations.")] = 0,
 ) -> None:
     """Compare an image set with real images and write a report; prints its Markdown.
 
     Example: domain-gap compare stylised photos/judge --before patterns --floor photos/learn --crops 16 -o report
     """
+    from .cache import FeatureCache
     from .gap import compare as compare_sets
     from .report import to_markdown, write_report
 
@@ -57,10 +72,16 @@ def compare(
         floor=floor,
         crops=crops,
         metrics=tuple(name.strip() for name in metric.split(",") if name.strip()),
+        permutations=permutations,
+        slices=tuple(slice_ or ()),
+        profile=profile,
+        explained=explain,
         extractor=extractor,
         weights=weights,
+        precision=precision,
         device=device,
         batch_size=batch_size,
+        cache=FeatureCache() if cache else None,
         seed=seed,
         watch=follow,
     )

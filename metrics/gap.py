@@ -2,117 +2,132 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import platform
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from .cache import FeatureCache
+from .closed import change, gap_closed
 from .errors import InputError
-from .extractors import DEFAULT, load_extractor
+from .explain import EXPLAINED, causes
+from .extractors import DEFAULT, load_extractor, load_levels
 from .extractors.extractor import Extractor
-from .features import FeatureSet, check_comparable, extract
-from .frechet import frechet
-from .gap_report import Example, GapReport, Kept, Measurement, Row, SetSummary
-from .images import ImageError, ImageSet, dimensions, open_images, read_metadata
-from .jackknife import Jackknife, interval, jackknife
+from .features import FeatureSet, extract
+from .gap_report import Example, GapReport, Kept, Measurement, Permuted, Resampled, Row, SetSummary
+from .images import ImageError, ImageSet, open_images
 from .kept import labels_kept, structure_kept
-from .kid import Kid, kid
 from .ledger import licences
-from .registry import unknown
-from .seed import generator
+from .noise_floor import noise_floor
+from .permutation import PermutationTest, permutation_test
+from .sliced_gap import measure_slices
+from .statistics import DISTANCES, Measured, check_metrics, measure
 
-METRICS = ("kid", "fid")
+METRICS = ("kid", "fid")  # unless others are asked for
 PHOTOS = ("real", "floor")  # the roles that real photos play
-HALVINGS = 20  # random halvings of the reference that make the floor when no floor set is given
+PERMUTATIONS = 199
+TESTABLE = 10_000  # images of both sets up to which the permutation test is made: beyond, any difference is significant
+HALVINGS = 20  # random splits of the reference that make the floor when no floor set is given
 EXAMPLES = 12  # rows of the image grid
-FEW_GROUPS = 8  # below this many independent real photos, say so
 
 Watch = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One measured set: its features, and its KID to the reference."""
-
-    role: str
-    features: FeatureSet
-    kid: Kid | None = None
-
-
 def compare(
-    synthetic: str | Path | ImageSet,
-    real: str | Path | ImageSet,
+    synthetic: Any,
+    real: Any,
     *,
-    before: str | Path | ImageSet | None = None,
-    floor: str | Path | ImageSet | None = None,
+    before: Any = None,
+    floor: Any = None,
     crops: int = 0,
     metrics: Sequence[str] = METRICS,
+    permutations: int = PERMUTATIONS,
+    slices: Sequence[str] = (),
+    profile: bool = False,
+    explained: int = EXPLAINED,
     extractor: str = DEFAULT,
     weights: Path | None = None,
+    precision: str = "float32",
     device: str = "cpu",
     batch_size: int = 32,
+    cache: FeatureCache | None = None,
     seed: int = 0,
     watch: Watch = lambda steps, what: steps,
 ) -> GapReport:
     """Measure how far ``synthetic`` is from ``real``, and how much of the gap of ``before`` it closed.
 
+    A set is whatever :func:`metrics.images.open_images` takes: a folder, a zip, tar shards, a tensor and more.
+
     Args:
         synthetic: the images under test.
         real: real images that took no part in making them.
-        before: the same images before stylising, matched by key; adds the gap closed, and how much of their structure
-            (on :data:`metrics.kept.PAIRS` pairs at most) and of their labels, if any, survives.
+        before: the same images before stylising, matched by key; adds the gap closed, the change, and how much of their
+            structure (on :data:`metrics.kept.PAIRS` pairs at most) and of their labels, if any, survives.
         floor: other real images, best the style photos; their distance to ``real`` is the floor. Without it the floor
-            is the mean over random halvings of ``real``.
+            is the mean over random splits of ``real``, at the number of images under test if there are that many.
         crops: cut this many square crops from every photo of ``real`` and ``floor``, as large as the synthetic images
             (0: whole photos). Errors are then estimated by leaving out photos, not crops.
-        metrics: some of ``kid`` and ``fid``.
+        metrics: some of :data:`metrics.statistics.METRICS`.
+        permutations: deals of the permutation test that both sets come from one distribution; 0 leaves it out.
+        slices: measure parts of the set under test too: by ``label`` or columns of its metadata.
+        profile: measure KID at several layers of the network too, from low to high.
+        explained: name this many images on either side that make the gap, and measure low-level differences; 0: none.
         extractor: a name of :mod:`metrics.extractors`.
         weights: a weights file for the extractor.
+        precision: ``float32`` or ``bfloat16``, of the network.
         device: where the network runs.
         batch_size: images per forward pass.
-        seed: decides crops and halvings.
+        cache: keeps features for the next run.
+        seed: decides crops, splits, permutations and projections.
         watch: wraps every long iteration, e.g. to draw a progress bar: ``watch(steps, what)`` yields the steps.
 
     Raises:
-        InputError: a set that is missing, empty or too small; unknown metric or extractor.
+        InputError: a set that is missing, empty or too small; unknown metric, slice or extractor.
     """
-    for name in metrics:
-        if name not in METRICS:
-            raise unknown("metric", name, METRICS)
-    if not metrics:
-        raise InputError(f"no metric named. Expected some of: {', '.join(METRICS)}.")
+    check_metrics(metrics)
     given = {"after": synthetic, "real": real, "before": before, "floor": floor}
     sets = {role: _opened(images) for role, images in given.items() if images is not None}
     cut = _cropped(sets, crops, seed)
     _check_groups(cut)
-    network = load_extractor(extractor, weights=weights, device=device)
-    features = {role: _extracted(images, network, batch_size, watch, role) for role, images in cut.items()}
+    how: dict[str, Any] = {"weights": weights, "device": device, "precision": precision}
+    extracted = _Extracting(load_extractor(extractor, **how), batch_size, cache, watch)
+    features = {role: extracted(images, role) for role, images in cut.items()}
     notes = _pair_up(features)
-    kept = _kept(sets, features, seed, watch)
-    parts = [
-        _Part(role, features[role], _distance(features[role], features["real"]) if "kid" in metrics else None)
-        for role in ("before", "after", "floor")
-        if role in features
+    after, reference = features["after"], features["real"]
+    roles = [role for role in ("before", "after", "floor") if role in features]
+    found = {role: {name: measure(name, features[role], reference, seed=seed) for name in metrics} for role in roles}
+    tested = _permuted(after, reference, permutations, seed)
+    p = {"after": tested.p_values} if tested else {}
+    rows = [
+        _row(role, features[role], found[role].values(), notes if role == "after" else (), p.get(role, {}))
+        for role in roles
     ]
-    rows = [_row(part, features["real"], metrics, notes if part.role == "after" else ()) for part in parts]
     if "floor" not in sets:
-        rows.append(_split_floor(features["real"], metrics, seed))
+        found["floor"] = {name: _split_floor(name, after, reference, seed) for name in metrics}
+        rows.append(_row("floor", reference, found["floor"].values(), (), {}))
+    paired = "before" in features and features["before"].keys == after.keys
+    moved = [{role: found[role][name] for role in found} for name in metrics if name in DISTANCES and "before" in sets]
+    why = causes((cut["after"], cut["real"]), (after, reference), explained, watch)
     held = [licences(sets[role]) for role in PHOTOS if role in sets]
     return GapReport(
-        reference=_summary(features["real"]),
+        reference=_summary(reference, _digest(cut["real"], reference)),
         rows=tuple(rows),
-        closed=tuple(_closed(name, rows, parts) for name in metrics) if "before" in sets else (),
-        extractor={"name": network.name, "fingerprint": network.fingerprint, **network.preprocessing},
+        closed=tuple(gap_closed(one["before"], one["after"], one["floor"], paired=paired) for one in moved),
+        extractor={"name": reference.extractor, "fingerprint": reference.fingerprint, **reference.preprocessing},
         config={
             **{role: str(images.root) for role, images in sets.items()},
             "crops": crops,
             "crop size": _side(sets["after"]) if crops else None,
             "metrics": list(metrics),
+            "permutations": permutations,
+            "slices": list(slices),
             "seed": seed,
             "device": device,
             "versions": {name: version(name) for name in ("reverse-stylize", "torch", "timm", "numpy", "Pillow")},
@@ -120,9 +135,24 @@ def compare(
         },
         licences=tuple(row for part in held for row in part.rows),
         unlicensed=tuple(key for part in held for key in part.unlicensed),
-        examples=_examples(sets, features["after"]),
-        kept=kept,
+        examples=_examples(sets, after),
+        kept=_kept(sets, features, seed, watch) if paired else (),
+        change=tuple(change(one["before"], one["after"], paired=paired) for one in moved),
+        permuted=Permuted(tested.combined, tested.permutations, tuple(tested.p_values), tested.warnings)
+        if tested
+        else None,
+        profile=_profile(replace(extracted, network=load_levels(extractor, **how)), cut) if profile else (),
+        slices=measure_slices(after, reference, slices, permutations, seed) if slices else (),
+        low_level=why.low_level,
+        most_synthetic=why.most_synthetic,
+        least_covered=why.least_covered,
+        points=why.points,
+        resampled=_resampled(found["after"].values()),
     )
+
+
+def _opened(images: Any) -> ImageSet:
+    return images if isinstance(images, ImageSet) else open_images(images)
 
 
 def _cropped(sets: dict[str, ImageSet], crops: int, seed: int) -> dict[str, ImageSet]:
@@ -135,15 +165,11 @@ def _cropped(sets: dict[str, ImageSet], crops: int, seed: int) -> dict[str, Imag
     return {role: images.crops(crops, size, seed) if role in PHOTOS else images for role, images in sets.items()}
 
 
-def _opened(images: str | Path | ImageSet) -> ImageSet:
-    return images if isinstance(images, ImageSet) else open_images(images)
-
-
 def _side(images: ImageSet) -> int:
     """Short side of the first readable image: crops of real photos are made as large."""
     for item in images:
         try:
-            return min(dimensions(item.path))
+            return min(item.dimensions())
         except ImageError:
             continue
     raise InputError(f"{images.root}: none of {len(images)} images can be read.")
@@ -165,18 +191,27 @@ def _check_groups(sets: dict[str, ImageSet]) -> None:
             )
 
 
-def _extracted(images: ImageSet, network: Extractor, batch_size: int, watch: Watch, role: str) -> FeatureSet:
-    what = {"real": "real", "after": "under test", "before": "before", "floor": "floor"}[role]
-    work = extract(images, network, batch_size=batch_size)
-    for _ in watch(work, f"features: {what}"):
-        pass
-    features = work.result
-    if len(set(features.groups)) < 2:
-        raise InputError(
-            f"{images.root}: {len(features)} readable images of {len(set(features.groups))} photos; at least 2 "
-            "independent ones are needed. Repair or add images."
-        )
-    return features
+@dataclass(frozen=True)
+class _Extracting:
+    """How features are made of images."""
+
+    network: Extractor
+    batch_size: int
+    cache: FeatureCache | None
+    watch: Watch
+
+    def __call__(self, images: ImageSet, role: str) -> FeatureSet:
+        what = {"real": "real", "after": "under test", "before": "before", "floor": "floor"}[role]
+        work = extract(images, self.network, batch_size=self.batch_size, cache=self.cache)
+        for _ in self.watch(work, f"features: {what}"):
+            pass
+        features = work.result
+        if len(set(features.groups)) < 2:
+            raise InputError(
+                f"{images.root}: {len(features)} readable images of {len(set(features.groups))} photos; at least 2 "
+                "independent ones are needed. Repair or add images."
+            )
+        return features
 
 
 def _pair_up(features: dict[str, FeatureSet]) -> tuple[str, ...]:
@@ -189,147 +224,116 @@ def _pair_up(features: dict[str, FeatureSet]) -> tuple[str, ...]:
     if len(shared) < 2:
         return ("No two images of 'before' have the same key here, so the two sets are treated as unrelated.",)
     left_out = len(before) + len(after) - 2 * len(shared)
-    features["after"] = _subset(after, shared)
-    features["before"] = _subset(before, [places[after.keys[index]] for index in shared])
+    features["after"] = after.subset(shared)
+    features["before"] = before.subset([places[after.keys[index]] for index in shared])
     return (f"{left_out} images without a partner of the same key in the other set were left out.",) if left_out else ()
 
 
 def _kept(sets: dict[str, ImageSet], features: dict[str, FeatureSet], seed: int, watch: Watch) -> tuple[Kept, ...]:
     """What of the raw images survives, where 'before' and 'after' are pairs."""
-    before, after = features.get("before"), features["after"]
-    if before is None or before.keys != after.keys:
-        return ()
+    before, after = features["before"], features["after"]
     structure = structure_kept(sets["before"], sets["after"], after.keys, watch)
     return (*structure, *labels_kept(before, after, seed))
 
 
-def _subset(features: FeatureSet, rows: Sequence[int]) -> FeatureSet:
-    def pick(values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(values[row] for row in rows)
-
-    return FeatureSet(
-        features.features[list(rows)],
-        pick(features.keys),
-        pick(features.labels),
-        pick(features.groups),
-        features.extractor,
-        features.fingerprint,
-        features.preprocessing,
-        features.root,
-        features.skipped,
+def _permuted(after: FeatureSet, real: FeatureSet, permutations: int, seed: int) -> PermutationTest | None:
+    """The permutation test; none above TESTABLE images, where any difference at all would be significant."""
+    if permutations == 0 or len(after) + len(real) > TESTABLE:
+        return None
+    return permutation_test(
+        after.features,
+        real.features,
+        permutations=permutations,
+        seed=seed,
+        groups_x=after.groups,
+        groups_y=real.groups,
     )
 
 
-def _distance(features: FeatureSet, real: FeatureSet) -> Kid:
-    check_comparable(features, real)
-    return kid(features.features, real.features, groups_x=features.groups, groups_y=real.groups)
-
-
-def _row(part: _Part, real: FeatureSet, metrics: Sequence[str], notes: Sequence[str]) -> Row:
-    found = [
-        _kid_measurement(part.kid, part.features, real) if name == "kid" and part.kid else _fid(part.features, real)
-        for name in metrics
+def _row(
+    role: str, features: FeatureSet, found: Iterable[Measured], notes: Sequence[str], p: Mapping[str, float]
+) -> Row:
+    """One set's measurements; what was left out is said with the first."""
+    measurements = [
+        replace(one.measurement, p=p.get(one.measurement.name.partition("@")[0], one.measurement.p)) for one in found
     ]
-    first = found[0]
-    noted = Measurement(**{**vars(first), "warnings": (*notes, *first.warnings)})
-    return Row(part.role, _summary(part.features), (noted, *found[1:]))
+    measurements[0] = replace(measurements[0], warnings=(*notes, *measurements[0].warnings))
+    return Row(role, _summary(features), tuple(measurements))
 
 
-def _kid_measurement(distance: Kid, features: FeatureSet, real: FeatureSet) -> Measurement:
-    warnings = [] if distance.error.reason is None else [f"No standard error: {distance.error.reason}."]
-    groups = len(set(real.groups))
-    if groups < FEW_GROUPS:
-        warnings.append(
-            f"Only {groups} independent real photos: the error bar covers how these photos vary, and is itself rough."
+def _split_floor(name: str, after: FeatureSet, real: FeatureSet, seed: int) -> Measured:
+    """Real against real: the mean of a metric over HALVINGS random divisions of the reference by group."""
+
+    def statistic(x: torch.Tensor, y: torch.Tensor, groups_x: Sequence[Any], groups_y: Sequence[Any]) -> float:
+        parts = (
+            replace(real, features=part, keys=tuple(map(str, range(len(part)))), groups=tuple(groups))
+            for part, groups in ((x, groups_x), (y, groups_y))
         )
-    low, high = interval(distance.value, distance.error) or (None, None)
-    name = f"kid@{features.extractor}"
-    return Measurement(name, distance.value, distance.se, low, high, distance.n, distance.m, tuple(warnings))
+        return measure(name, *parts, seed=seed).measurement.value
 
-
-def _fid(features: FeatureSet, real: FeatureSet) -> Measurement:
-    distance = frechet(features.features, real.features)
-    name = f"fid@{features.extractor}"
-    return Measurement(name, distance.value, None, None, None, distance.n, distance.m, distance.warnings)
-
-
-def _split_floor(real: FeatureSet, metrics: Sequence[str], seed: int) -> Row:
-    """Real against real: the mean of each metric over HALVINGS random halvings of the reference by group."""
-    groups = sorted(set(real.groups))
-    values: dict[str, list[float]] = {name: [] for name in metrics}
-    sizes: list[tuple[int, int]] = []
-    for halving in range(HALVINGS):
-        order = generator(seed, "halving", str(halving)).permutation(len(groups))
-        chosen = {groups[index] for index in order[: len(groups) // 2]}
-        a = _subset(real, [row for row, group in enumerate(real.groups) if group in chosen])
-        b = _subset(real, [row for row, group in enumerate(real.groups) if group not in chosen])
-        sizes.append((len(a), len(b)))
-        for name in metrics:
-            values[name].append(_distance(a, b).value if name == "kid" else frechet(a.features, b.features).value)
-    found = [_spread(f"{name}@{real.extractor}", values[name], sizes) for name in metrics]
-    return Row("floor", _summary(real), tuple(found))
-
-
-def _spread(name: str, values: Sequence[float], sizes: Sequence[tuple[int, int]]) -> Measurement:
-    n, m = (round(float(np.mean(side))) for side in zip(*sizes, strict=True))
+    full = f"{name}@{real.extractor}"
+    try:
+        values, sizes = noise_floor(real.features, real.groups, len(after), statistic, HALVINGS, seed)
+    except InputError as error:
+        return Measured(Measurement(full, math.nan, None, None, None, 0, 0, (f"No floor: {error}",)))
+    n, m = (round(float(side)) for side in sizes.mean(0))
     low, high = np.quantile(values, (0.025, 0.975))
     note = (
         f"Real against real: mean of {len(values)} random halvings of the reference; the interval holds 95 % of them."
     )
-    return Measurement(name, float(np.mean(values)), None, float(low), float(high), n, m, (note,))
+    return Measured(Measurement(full, float(values.mean()), None, float(low), float(high), n, m, (note,)))
 
 
-def _closed(metric: str, rows: Sequence[Row], parts: Sequence[_Part]) -> Measurement:
-    """Gap closed = 1 − (after − floor) / (before − floor), with a jackknife that knows what the distances share."""
-    values = {row.role: m for row in rows for m in row.measurements if m.name.startswith(f"{metric}@")}
-    before, after, floor = values["before"], values["after"], values["floor"]
-    if before.value <= floor.value:
-        note = "There is no gap to close: the raw set is already at the floor."
-        return Measurement(after.name, math.nan, None, None, None, after.n, after.m, (note,))
-    value = _share(after.value, before.value, floor.value)
-    if metric != "kid":
-        note = "No error bar. Fréchet distances grow as sets shrink, so a floor from fewer images reads too high."
-        return Measurement(after.name, value, None, None, None, after.n, after.m, (note,))
-    error = _closed_error({part.role: part for part in parts}, floor.value)
-    low, high = interval(value, error) or (None, None)
-    return Measurement(after.name, value, error.se, low, high, after.n, after.m)
+def _profile(extracted: _Extracting, cut: Mapping[str, ImageSet]) -> tuple[Measurement, ...]:
+    """KID of the set under test at every level of the network, from low to high."""
+    after, real = (extracted(cut[role], role) for role in ("after", "real"))
+
+    def level(features: FeatureSet, name: str) -> FeatureSet:
+        return replace(
+            features, features=features.features[:, extracted.network.columns[name]].contiguous(), extractor=name
+        )
+
+    return tuple(
+        measure("kid", level(after, name), level(real, name)).measurement for name in extracted.network.columns
+    )
 
 
-def _share(after: Any, before: Any, floor: Any) -> Any:
-    return 1 - (after - floor) / (before - floor)
+def _resampled(found: Iterable[Measured]) -> tuple[Resampled, ...]:
+    return tuple(
+        Resampled(one.measurement.name, tuple(one.mmd.loo_x.tolist()), tuple(one.mmd.loo_y.tolist()))
+        for one in found
+        if one.mmd is not None and one.mmd.se is not None
+    )
 
 
-def _closed_error(parts: dict[str, _Part], floor_value: float) -> Jackknife:
-    a, r = parts["after"].kid, parts["before"].kid
-    assert a is not None and r is not None
-    f = parts["floor"].kid if "floor" in parts else None
-    reference = _share(a.loo_y, r.loo_y, floor_value if f is None else f.loo_y)
-    if parts["after"].features.keys == parts["before"].features.keys:
-        samples = [reference, _share(a.loo_x, r.loo_x, floor_value)]
-    else:
-        samples = [reference, _share(a.loo_x, r.value, floor_value), _share(a.value, r.loo_x, floor_value)]
-    return jackknife(*samples, *([] if f is None else [_share(a.value, r.value, f.loo_x)]))
+def _summary(features: FeatureSet, digest: str = "") -> SetSummary:
+    return SetSummary(features.root, len(features), len(set(features.groups)), features.skipped, digest)
 
 
-def _summary(features: FeatureSet) -> SetSummary:
-    return SetSummary(features.root, len(features), len(set(features.groups)), features.skipped)
+def _digest(images: ImageSet, features: FeatureSet) -> str:
+    """Names the measured images by their content, crops and groups, and the network."""
+    items = {item.key: item for item in images}
+    stored: dict[str, str] = {}  # many crops share a photo
+    whole = hashlib.sha256(features.fingerprint.encode())
+    for key in features.keys:
+        item = items[key]
+        if item.location not in stored:
+            stored[item.location] = item.digest()
+        whole.update(repr((key, stored[item.location], item.crop, item.group)).encode())
+    return whole.hexdigest()[:16]
 
 
 def _examples(sets: dict[str, ImageSet], after: FeatureSet) -> tuple[Example, ...]:
     """EXAMPLES results spread evenly over the set, each with its raw image and the crop of its style photo if known."""
     results = {item.key: item for item in sets["after"]}
-    contents = {item.key: item for item in sets["before"]} if "before" in sets else {}
-    styles = {item.key: item for item in sets["floor"]} if "floor" in sets else {}
-    metadata = read_metadata(sets["after"].root)
+    contents = {item.key: item.location for item in sets.get("before", ())}
+    styles = {item.key: item.location for item in sets.get("floor", ())}
     chosen = np.unique(np.linspace(0, len(after) - 1, EXAMPLES).round().astype(int))
     rows: list[Example] = []
     for key in (after.keys[index] for index in chosen):
-        result = results[key]
-        source = metadata.get(result.path.relative_to(sets["after"].root).as_posix(), {}).get("style")
-        photo, box = _style_of(source)
-        content = str(contents[key].path) if key in contents else None
-        style = str(styles[photo].path) if photo in styles else None
-        rows.append(Example(key, content, style, box if style else None, str(result.path)))
+        photo, box = _style_of(results[key].metadata.get("style"))
+        style = styles.get(photo) if photo else None
+        rows.append(Example(key, contents.get(key), style, box if style else None, results[key].location))
     return tuple(rows)
 
 

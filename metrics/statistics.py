@@ -99,8 +99,8 @@ def _energy(x: FeatureSet, real: FeatureSet, seed: int) -> Measured:
 def _cmmd(x: FeatureSet, real: FeatureSet, seed: int) -> Measured:
     found = cmmd(x.features, real.features, groups_x=x.groups, groups_y=real.groups)
     measured = from_mmd(_scaled(found.mmd, SCALE), real)
-    published = f"The published estimate, which is biased, is {found.published:.4g}."
-    warnings = (*measured.measurement.warnings, *found.warnings, published)
+    beside = found.warnings or (f"The published estimate, which is biased, is {found.published:.4g}.",)
+    warnings = (*measured.measurement.warnings, *beside)
     return replace(measured, measurement=replace(measured.measurement, warnings=warnings))
 
 

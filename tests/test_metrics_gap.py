@@ -31,7 +31,7 @@ def features(monkeypatch):
     class Network:
         name, fingerprint, preprocessing = "net", "f", {}
 
-    monkeypatch.setattr(gap, "extract", lambda images, network, batch_size: Work(images))
+    monkeypatch.setattr(gap, "extract", lambda images, network, batch_size, cache: Work(images))
     monkeypatch.setattr(gap, "load_extractor", lambda *a, **k: Network())
     return held.update
 
@@ -168,7 +168,7 @@ def test_end_to_end_with_a_real_network(folder, picture):
     assert report.row("after").measurements[0].value < 0.2 * report.row("before").measurements[0].value
     assert report.row("after").set.skipped == (("bad", "not an image that can be decoded"),)
     assert report.extractor["name"] == "efficientnet-lite0"
-    assert [what.partition(":")[0] for what in seen] == ["features"] * 3 + ["structure"]
+    assert [what.partition(":")[0] for what in seen] == ["features"] * 3 + ["low-level", "structure"]
 
 
 def sets_of_scenes(folder, picture, classes=2, each=6):
