@@ -61,7 +61,9 @@ def open_dataset(source: Any) -> ImageSet:
 
     if isinstance(source, DataLoader):
         return (
-            open_dataset(source.dataset) if _is_plain(source) else _held(source, batched=source.batch_size is not None)
+            open_dataset(source.dataset)
+            if _is_plain(source)
+            else _held(source, batched=source.batch_sampler is not None)
         )
     if isinstance(source, IterableDataset):
         return _held(source, batched=False)
@@ -95,12 +97,14 @@ def _indexed(dataset: Any) -> ImageSet:
 
 def _is_plain(loader: Any) -> bool:
     """Whether a loader only shuffles and batches: its dataset then holds the same images."""
-    from torch.utils.data import IterableDataset, RandomSampler, SequentialSampler, default_collate
+    from torch.utils.data import BatchSampler, IterableDataset, RandomSampler, SequentialSampler, default_collate
     from torch.utils.data.dataloader import default_convert
 
     if isinstance(loader.dataset, IterableDataset) or loader.drop_last:
         return False
-    sampler = loader.sampler
+    sampler, batches = loader.sampler, loader.batch_sampler
+    if batches is not None and not (type(batches) is BatchSampler and batches.sampler is sampler):
+        return False
     whole = isinstance(sampler, SequentialSampler) or (
         isinstance(sampler, RandomSampler) and not sampler.replacement and len(sampler) == len(loader.dataset)
     )
