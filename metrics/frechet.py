@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from .errors import InputError
+from .moments import Moments, check_same_extractor
 from .pair import Features, check_pair
 
 
@@ -49,13 +50,23 @@ def frechet(x: Features, y: Features) -> Frechet:
     x, y = x.double(), y.double()
     with torch.inference_mode():
         a, b = _factor(x), _factor(y)
-        value = _distance(x.mean(0) - y.mean(0), a, b)
-    n, m, d = len(x), len(y), x.shape[1]
-    if min(n, m) < 2 * d:
-        return Frechet(value, None, n, m, (_small_sample(d),))
-    bias = _bias(a, b, n, m)
-    warnings = (_biased(value, bias, n, m),) if bias > 0.1 * value else ()
-    return Frechet(value, bias, n, m, warnings)
+        return _result(x.mean(0) - y.mean(0), a, b, len(x), len(y))
+
+
+def frechet_from_moments(x: Moments, y: Moments) -> Frechet:
+    """Fréchet distance of everything that two mergeable states have seen, in float64 on their device.
+
+    The same as ``frechet`` of all their rows to 1e-8 where there are more rows than features, and to 1e-6 otherwise
+    (a covariance holds the square of the features' scale); keep the features themselves where they are fewer.
+
+    Raises:
+        InputError: states of two extractors, or fewer than two rows in one.
+    """
+    check_same_extractor(x, y)
+    mu1, a = _statistics(x.mean, x.covariance(), "of x")
+    mu2, b = _statistics(y.mean, y.covariance(), "of y")
+    with torch.inference_mode():
+        return _result(mu1 - mu2, a, b, x.n, y.n)
 
 
 def frechet_from_statistics(mean1: Features, covariance1: Features, mean2: Features, covariance2: Features) -> float:
@@ -95,6 +106,15 @@ def _factor(x: torch.Tensor) -> torch.Tensor:
     n, d = x.shape
     centred = (x - x.mean(0)) / math.sqrt(n - 1)
     return torch.linalg.qr(centred, mode="r").R if n > d else centred
+
+
+def _result(shift: torch.Tensor, a: torch.Tensor, b: torch.Tensor, n: int, m: int) -> Frechet:
+    value, d = _distance(shift, a, b), len(shift)
+    if min(n, m) < 2 * d:
+        return Frechet(value, None, n, m, (_small_sample(d),))
+    bias = _bias(a, b, n, m)
+    warnings = (_biased(value, bias, n, m),) if bias > 0.1 * value else ()
+    return Frechet(value, bias, n, m, warnings)
 
 
 def _distance(shift: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> float:

@@ -1,3 +1,8 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -314,3 +319,18 @@ def test_bad_features_are_refused(x, y, message):
 def test_groups_of_another_length_are_refused():
     with pytest.raises(InputError, match="groups_x has 2 entries for 4 rows"):
         kid(rows(4), rows(4), groups_x=["a", "b"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peak memory is read from Linux's /proc")
+def test_peak_memory_of_twenty_thousand_images():
+    """20 000 x 2 048 against as many, in a process of its own: under 1.5 GB with PyTorch and the features in it."""
+    program = """
+import torch
+from metrics.kid import kid
+x, y = (torch.randn(20_000, 2048).relu_() for _ in range(2))
+kid(x, y)
+print(open("/proc/self/status").read())
+"""
+    status = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) < 1.5e6
