@@ -126,15 +126,17 @@ def _cross_validated(
     """Each row's score from the classifier trained without its fold, one column per column of ``labels``."""
     targets = labels.double() * 2 - 1
     scores = torch.empty_like(targets)
-    identity = torch.eye(features.shape[1], dtype=torch.float64, device=features.device)
+    gram = features.T @ features
+    rounding = max(1e-12 * float(gram.trace()), torch.finfo(torch.float64).tiny)  # where training rows are all equal
     for number in range(int(fold.max()) + 1):
         test = torch.from_numpy(fold == number).to(features.device)
-        mean = features[~test].mean(0)
-        train = features[~test] - mean
-        penalty = max(RIDGE * float(train.square().sum()) / len(train), torch.finfo(torch.float64).tiny)
-        factor = torch.linalg.cholesky(train.T @ train + penalty * identity)
-        weights = torch.cholesky_solve(train.T @ targets[~test], factor)
-        scores[test] = (features[test] - mean) @ weights  # the intercept moves all scores of a fold alike
+        held, train = features[test], features[~test]
+        mean = train.mean(0)
+        scatter = gram - held.T @ held - len(train) * torch.outer(mean, mean)  # of the training rows about their mean
+        penalty = max(RIDGE * float(scatter.trace()) / len(train), rounding)
+        factor = torch.linalg.cholesky(scatter.diagonal_scatter(scatter.diagonal() + penalty))
+        weights = torch.cholesky_solve((train - mean).T @ targets[~test], factor)
+        scores[test] = (held - mean) @ weights  # the intercept moves all scores of a fold alike
     return np.asarray(scores.cpu().numpy())
 
 

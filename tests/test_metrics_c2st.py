@@ -132,6 +132,9 @@ def test_invariant_to_scale_shift_and_rotation():
 def test_equal_features_are_guesses():
     result = c2st(np.ones((12, 4)), np.ones((9, 4)), permutations=19)
     assert (result.value, result.p) == (0.5, 1.0)
+    outlier = np.full((12, 4), 0.1)
+    outlier[3] = 1e3  # the rows that train are all equal where this one is held out
+    assert c2st(outlier, np.full((9, 4), 0.1), permutations=19).p > 0.05
 
 
 def test_what_makes_the_p_value_rough_is_said():
