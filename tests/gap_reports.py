@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -23,6 +24,7 @@ from metrics.gap_report import (
     SetSummary,
     Slice,
 )
+from metrics.report import to_html
 
 KID = "kid@efficientnet-lite0"
 FID = "fid@efficientnet-lite0"
@@ -160,3 +162,44 @@ class Page(HTMLParser):
 
 def plain_text(html):
     return re.sub(r"\s+", " ", "".join(Page(html).texts).replace("\u00a0", " "))
+
+
+def write_page(folder, text="class0001/instance_00012"):
+    """A page with everything on it; ``text`` stands wherever untrusted text may stand."""
+    rng = np.random.default_rng(0)
+    for name, size in (("content", 48), ("style", 400), ("result", 224)):
+        coarse = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((size, size)).save(folder / f"{name}.png")
+    content, style, result = (str(folder / f"{name}.png") for name in ("content", "style", "result"))
+    long_path = "/data/projects/domain-gap/" + "very_long_folder_name_without_any_break_" * 3
+    names = ("kid", "fid", "cmmd", "recall")
+    rows = [
+        replace(
+            row(role, *(measured(v, v / 20, f"{name}@lite0", [f"Only 80 photos: {text}"], 0.02) for name in names)),
+            set=SetSummary(long_path + text, 1_281_167, 80, ((text, "empty file (0 bytes)"),)),
+        )
+        for role, v in (("before", 0.0482), ("after", 0.029), ("floor", 0.0013))
+    ]
+    source = "https://commons.example.org/wiki/File:" + "a_rather_long_file_name_" * 5 + ".jpg"
+    full = replace(
+        full_report(),
+        reference=SetSummary(long_path, 5_000, 100),
+        rows=tuple(rows),
+        closed=(measured(0.41, 0.06, "kid@lite0"),),
+        extractor={"name": "efficientnet-lite0", "fingerprint": "sha256:" + "9f3c" * 16, "note": text},
+        config={"seed": 0, "versions": {"torch": "2.9.0", text: text}},
+        licences=({"key": text, "title": text, "licence": "CC0-1.0", "author": text, "source": source},),
+        examples=(
+            Example(f"a {text}", content, style, (100, 100, 200), result),
+            Example(f"b {text}", str(folder / "gone.png"), None, None, result),
+        ),
+        **{name: part for name, part in parts(text, result).items() if name not in ("most_synthetic", "points")},
+        most_synthetic=tuple(Explained(f"s/{i}", result, 1 - i / 10, f"p/{i}", style) for i in range(8)),
+        points=(
+            *(Point(f"s/{i}", "after", float(i), 0.0) for i in range(8)),
+            *(Point(f"p/{i}", "real", float(i), 3.0) for i in range(8)),
+        ),
+    )
+    page = folder / "report.html"
+    page.write_text(to_html(full), encoding="utf-8")
+    return page

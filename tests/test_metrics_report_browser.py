@@ -1,226 +1,73 @@
-"""The HTML report in a real browser, driven by the DevTools protocol over a pipe; the standard library suffices."""
+"""The HTML report in a real browser: what is seen, reached by keyboard, and asked of the network."""
 
-from __future__ import annotations
-
-import json
-import os
-import select
 import shutil
-import subprocess
-import sys
-from pathlib import Path
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from gap_reports import write_page
 from PIL import Image
 
-from metrics.gap_report import Example, GapReport, Kept, Measurement, Row, SetSummary
-from metrics.report import to_html
+from metrics.copy_report import Case, CopyReport, ScaleRate
+from metrics.report import audit_to_html
 
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next((path for name in NAMES if (path := shutil.which(name))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"no browser on PATH (looked for {', '.join(NAMES)})")
 FLAGS = (
-    "--headless",
-    "--remote-debugging-pipe",
     "--no-sandbox",  # containers and root have none; only pages made here are opened
-    "--no-first-run",
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--disable-quic",
-    "--disable-sync",
-    "--disable-breakpad",
-    "--disable-component-update",
     "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
 )
-PATIENCE = 60  # seconds that any one reply may take
-# The browser speaks on file descriptors 3 and 4: this moves the two pipe ends there and becomes the browser.
-LAUNCH = (
-    "import fcntl, os, sys; r, w = (fcntl.fcntl(int(n), fcntl.F_DUPFD, 16) for n in sys.argv[1:3]); "
-    "os.dup2(r, 3); os.dup2(w, 4); os.execv(sys.argv[3], sys.argv[3:])"
-)
-
-
-class Browser:
-    """A headless Chromium with one page."""
-
-    def __init__(self, folder: Path) -> None:
-        commands, self._commands = os.pipe()
-        self._replies, replies = os.pipe()
-        arguments = [BROWSER, *FLAGS, f"--user-data-dir={folder}", "about:blank"]
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH, str(commands), str(replies), *arguments],
-            pass_fds=(commands, replies),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(commands)
-        os.close(replies)
-        self._buffer, self._number, self._session, self.events = b"", 0, None, []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable")
-
-    def call(self, method: str, **parameters):
-        """Send one command and wait for its result; events that arrive meanwhile are kept."""
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": parameters}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._commands, json.dumps(message).encode() + b"\0")
-        while True:
-            reply = self._receive()
-            if reply.get("id") == self._number:
-                assert "error" not in reply, reply
-                return reply["result"]
-
-    def _receive(self):
-        while b"\0" not in self._buffer:
-            assert select.select([self._replies], [], [], PATIENCE)[0], "the browser does not answer"
-            chunk = os.read(self._replies, 1 << 20)
-            assert chunk, "the browser ended"
-            self._buffer += chunk
-        line, _, self._buffer = self._buffer.partition(b"\0")
-        message = json.loads(line)
-        if "method" in message:
-            self.events.append(message)
-        return message
-
-    def open(self, page: Path, width: int = 1440, height: int = 900, scheme: str = "light") -> None:
-        """Load a file in a window of this size and colour scheme, and wait until it is loaded."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=width < 600,
-        )
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.events.clear()
-        self.call("Page.navigate", url=page.as_uri())
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
-            self._receive()
-
-    def run(self, script: str):
-        """The value of a JavaScript expression on the page."""
-        result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    def press(self, key: str) -> None:
-        """Press and release Tab or Enter."""
-        number, text = {"Tab": (9, {}), "Enter": (13, {"text": "\r"})}[key]
-        common = {"key": key, "code": key, "windowsVirtualKeyCode": number}
-        self.call("Input.dispatchKeyEvent", type="keyDown", **common, **text)
-        self.call("Input.dispatchKeyEvent", type="keyUp", **common)
-
-    def close(self) -> None:
-        self._session = None
-        try:
-            self.call("Browser.close")
-            self._process.wait(20)
-        finally:
-            self._process.kill()
-            self._process.wait()
-            os.close(self._commands)
-            os.close(self._replies)
-
-
-FACTS = {"accuracy before": 0.98, "accuracy after": 0.86, "chance": 0.001, "classes": 1000.0}
-
-
-def measured(name, value, se=None, warnings=()):
-    low, high = (None, None) if se is None else (value - 2 * se, value + 2 * se)
-    return Measurement(f"{name}@efficientnet-lite0", value, se, low, high, 1_281_167, 50_000, tuple(warnings))
-
-
-def write_page(folder: Path, text: str = "class0001/instance_00012") -> Path:
-    """A page with everything on it; ``text`` stands wherever untrusted text may stand."""
-    rng = np.random.default_rng(0)
-    files = []
-    for name, size in (("content", 48), ("style", 400), ("result", 224)):
-        coarse = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((size, size)).save(folder / f"{name}.png")
-        files.append(str(folder / f"{name}.png"))
-    content, style, result = files
-    values = {"before": (0.0482, 0.0011), "after": (0.029, 0.0009), "floor": (0.0013, 0.0004)}
-    long_path = "/data/projects/domain-gap/" + "very_long_folder_name_without_any_break_" * 3
-    rows = tuple(
-        Row(
-            role,
-            SetSummary(long_path + text, 10_000, 80, ((text, "empty file (0 bytes)"),)),
-            (measured("kid", value, se, [f"Only 80 photos: {text}"]), measured("fid", value * 2600 + 60)),
-        )
-        for role, (value, se) in values.items()
-    )
-    source = "https://commons.example.org/wiki/File:" + "a_rather_long_file_name_" * 5 + ".jpg"
-    report = GapReport(
-        SetSummary(long_path, 5_000, 100),
-        rows,
-        (measured("kid", 0.41, 0.06),),
-        {"name": "efficientnet-lite0", "fingerprint": "sha256:" + "9f3c" * 16, "note": text},
-        {"seed": 0, "versions": {"torch": "2.9.0", text: text}},
-        ({"key": text, "title": text, "licence": "CC0-1.0", "author": text, "source": source},),
-        (
-            Example(text, content, style, (100, 100, 200), result),
-            Example(text, str(folder / "gone.png"), None, None, result),
-        ),
-        kept=(
-            Kept("gradient-correlation", 0.921, 0.006, 0.91, 0.932, 200),
-            Kept("edge-f-score", 0.892, 0.005, 0.882, 0.903, 200),
-            Kept("label-probe@efficientnet-lite0", 0.88, 0.02, 0.84, 0.92, 10_000, FACTS),
-        ),
-    )
-    page = folder / "report.html"
-    page.write_text(to_html(report), encoding="utf-8")
-    return page
+SIZES = [(width, scheme) for width in (360, 1440) for scheme in ("light", "dark")]
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
+def browser():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=list(FLAGS))
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def file(tmp_path_factory):
     return write_page(tmp_path_factory.mktemp("page"))
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 768, 1440])
-def test_the_page_fits_and_is_quiet(browser, page, width, scheme):
-    browser.open(page, width, 900, scheme)
-    assert browser.run("innerWidth") == width
-    too_wide = """[...document.body.querySelectorAll('*')]
-        .filter(e => !e.closest('.scroll') && !e.closest('details:not([open])'))
-        .filter(e => { const box = e.getBoundingClientRect(); return box.right > innerWidth + 1 || box.left < -1; })
-        .map(e => e.outerHTML.slice(0, 80))"""
-    browser.run("document.querySelectorAll('details').forEach(e => e.open = true)")
-    assert browser.run("document.documentElement.scrollWidth - innerWidth") <= 0
-    assert browser.run(too_wide) == []
-    talk = {"Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown"}
-    assert [event for event in browser.events if event["method"] in talk] == []
-    asked = [e["params"]["request"]["url"] for e in browser.events if e["method"] == "Network.requestWillBeSent"]
-    assert page.as_uri() in asked
-    assert [url for url in asked if not url.startswith("data:") and url != page.as_uri()] == []
+@pytest.fixture
+def visit(browser):
+    """Open a file: ``visit(path, width=1440, scheme="light", script=True)``. Afterwards nothing may have been said.
+
+    The page's ``talk`` holds console messages and errors, and addresses that were asked for.
+    """
+    opened = []
+
+    def make(path, width=1440, scheme="light", script=True):
+        viewport = {"width": width, "height": 900}
+        context = browser.new_context(viewport=viewport, color_scheme=scheme, java_script_enabled=script)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.talk = []
+        page.on("console", lambda message: page.talk.append(message.text))
+        page.on("pageerror", lambda error: page.talk.append(str(error)))
+        page.on("request", lambda r: r.url.startswith(("data:", path.as_uri())) or page.talk.append(r.url))
+        page.goto(path.as_uri())
+        opened.append((context, page))
+        return page
+
+    yield make
+    for context, page in opened:
+        context.close()
+        assert page.talk == []
 
 
-def test_every_image_is_loaded_and_named(browser, page):
-    browser.open(page)
-    images = browser.run(
-        "[...document.images].map(i => [i.complete, i.naturalWidth, i.naturalHeight, i.width - i.height, i.alt])"
-    )
-    sizes = [(48, 48), (200, 200), (224, 224), (224, 224)]
-    assert [image[:4] for image in images] == [[True, width, height, 0] for width, height in sizes]
-    assert images[0][4] == "Content of class0001/instance_00012"
-    assert "the file is gone" in browser.run("document.querySelector('#examples').innerText")
-
-
-CONTRASTS = """(() => {
+CONTRASTS = """() => {
   const luminance = rgb => { const [r, g, b] = rgb.map(v => v / 255)
     .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
     return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
@@ -231,89 +78,250 @@ CONTRASTS = """(() => {
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const e = walker.currentNode.parentElement;
-    if (!walker.currentNode.data.trim()) continue;
+    if (!walker.currentNode.data.trim() || e.tagName === 'SCRIPT') continue;
     const style = getComputedStyle(e);
     const text = luminance(numbers(e.closest('svg') ? style.fill : style.color).slice(0, 3));
     const ground = luminance(behind(e));
     const ratio = (Math.max(text, ground) + 0.05) / (Math.min(text, ground) + 0.05);
     found.push([ratio, walker.currentNode.data.trim().slice(0, 40)]);
   }
-  return found; })()"""
+  return found; }"""
+TOO_WIDE = """() => [...document.body.querySelectorAll('*')]
+  .filter(e => !e.closest('.scroll') && e.checkVisibility())
+  .filter(e => { const box = e.getBoundingClientRect(); return box.right > innerWidth + 1 || box.left < -1; })
+  .map(e => e.outerHTML.slice(0, 80))"""
+OVERFLOW = "() => document.documentElement.scrollWidth - innerWidth"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_its_ground(browser, page, scheme):
-    browser.open(page, scheme=scheme)
-    contrasts = browser.run(CONTRASTS)
-    assert len(contrasts) > 80
+@pytest.mark.parametrize(("width", "scheme"), SIZES)
+def test_the_page_fits_is_readable_and_is_quiet(visit, file, width, scheme):
+    page = visit(file, width, scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+    assert page.evaluate(OVERFLOW) <= 0
+    assert page.evaluate(TOO_WIDE) == []
+    page.locator("svg.map.tips circle").first.hover()  # the tooltip's text counts as well
+    contrasts = page.evaluate(CONTRASTS)
+    assert len(contrasts) > 200
     assert [entry for entry in contrasts if entry[0] < 4.5] == []  # WCAG 2.2, level AA
+    page.locator(".enlarge").first.click()
+    assert page.locator("dialog").is_visible()
+    assert page.evaluate(OVERFLOW) <= 0
+    box = page.locator("dialog").bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= width
+    assert box["y"] >= 0 and box["y"] + box["height"] <= 900
 
 
-def test_dark_mode_turns_the_page_dark(browser, page):
-    grounds, inks = [], []
-    for scheme in ("light", "dark"):
-        browser.open(page, scheme=scheme)
-        for selector, colours in (("body", grounds), (".plot .value", inks)):
-            kind = "backgroundColor" if selector == "body" else "fill"
-            colour = browser.run(f"getComputedStyle(document.querySelector('{selector}')).{kind}")
-            colours.append(sum(int(part) for part in colour[4:-1].split(",")))
-    assert grounds[0] > 700 > 100 > grounds[1]
-    assert inks[0] < 150 < 600 < inks[1]
+def column(page, table, number):
+    return page.locator(f"{table} tbody tr").evaluate_all(f"rows => rows.map(row => row.cells[{number}].textContent)")
+
+
+def test_tables_are_sorted_by_mouse_and_keyboard(visit, file):
+    page = visit(file)
+    table = "#slices table"
+    heads = page.locator(f"{table} thead th")
+    assert column(page, table, 1) == ["40.0\u00a0±\u00a05.0", "10.0\u00a0±\u00a04.0", "undefined"]
+    assert heads.nth(1).get_attribute("aria-sort") == "descending"
+    heads.nth(1).locator("button").click()
+    assert column(page, table, 1) == ["10.0\u00a0±\u00a04.0", "40.0\u00a0±\u00a05.0", "undefined"]
+    assert heads.nth(1).get_attribute("aria-sort") == "ascending"
+    page.keyboard.press("Tab")  # p at 95 % CI
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert column(page, table, 3) == ["0.002", "0.3", "–"]
+    page.keyboard.press("Space")
+    assert column(page, table, 3) == ["0.3", "0.002", "–"]  # what has no number stays last
+    assert [heads.nth(i).get_attribute("aria-sort") for i in range(4)] == [None, None, None, "descending"]
+    heads.nth(0).locator("button").click()
+    assert [text[:4] for text in column(page, table, 0)] == ["bark", "empt", "rock"]
+    assert page.locator("#low-level thead td").count() == 1  # the bars are no column to sort by
+
+
+def test_images_are_enlarged_and_closed_by_keyboard(visit, file):
+    page = visit(file)
+    first = page.locator("#explained .enlarge").first
+    first.focus()
+    page.keyboard.press("Enter")
+    dialog = page.locator("dialog")
+    assert dialog.is_visible()
+    assert dialog.locator("p").inner_text() == "Synthetic image s/0 (1 of 22)"
+    assert dialog.locator("img").evaluate("e => e.getBoundingClientRect().height") > 500
+    for key, text in (
+        ("ArrowRight", "Nearest real image p/0 (2 of 22)"),
+        ("ArrowLeft", "Synthetic image s/0 (1 of 22)"),
+        ("ArrowLeft", "Result of b class0001/instance_00012 (22 of 22)"),
+        ("ArrowRight", "Synthetic image s/0 (1 of 22)"),
+    ):
+        page.keyboard.press(key)
+        assert dialog.locator("p").inner_text() == text
+    page.keyboard.press("Escape")
+    assert dialog.is_hidden()
+    assert first.evaluate("e => e === document.activeElement")
+    first.click()
+    dialog.get_by_role("button", name="Next").click()
+    assert dialog.locator("p").inner_text().startswith("Nearest")
+    dialog.get_by_role("button", name="Close").click()
+    assert dialog.is_hidden()
+    first.click()
+    page.mouse.click(5, 5)  # beside the dialog
+    assert dialog.is_hidden()
+
+
+def test_the_map_tells_its_points_on_hover_and_focus(visit, file):
+    page = visit(file)
+    tip = page.locator(".tip")
+    points = page.locator("svg.map.tips circle")
+    assert points.count() == 16
+    assert tip.is_hidden()
+    points.nth(3).hover()
+    told = tip.inner_text()
+    assert told == points.nth(3).get_attribute("aria-label")
+    page.mouse.move(0, 0)
+    assert tip.is_hidden()
+    assert page.locator("svg.map.tips circle[tabindex='0']").count() == 1  # one stop on the way of the Tab key
+    points.first.focus()
+    assert tip.inner_text() == points.first.get_attribute("aria-label")
+    box = tip.bounding_box()
+    assert box["x"] >= 0 and box["y"] >= 0 and box["x"] + box["width"] <= 1440 and box["y"] + box["height"] <= 900
+    page.keyboard.press("Escape")
+    assert tip.is_hidden()
+
+
+def test_the_arrow_keys_walk_the_map(visit, file):
+    page = visit(file)
+    page.locator("svg.map.tips circle[aria-label='Under test: s/2']").focus()
+    walked = []
+    for key in ("ArrowRight", "ArrowUp", "ArrowLeft", "ArrowDown", "ArrowDown", "End", "Home"):
+        page.keyboard.press(key)
+        walked.append(page.evaluate("document.activeElement.ariaLabel"))
+    assert walked[:5] == ["Under test: s/3", "Real: p/3", "Real: p/2", "Under test: s/2", "Under test: s/2"]
+    labels = page.locator("svg.map.tips circle").evaluate_all("marks => marks.map(mark => mark.ariaLabel)")
+    assert walked[5:] == [labels[-1], labels[0]]
+    page.locator("svg.map.tips circle[aria-label='Under test: s/2']").focus()
+    assert page.locator(".tip img").evaluate("e => e.naturalWidth") == 224  # its image is on the page
+    page.keyboard.press("Enter")
+    assert page.locator("dialog p").inner_text().startswith("Synthetic image s/2 (")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.ariaLabel") == "Under test: s/2"
+
+
+def test_charts_tell_their_bars(visit, file):
+    page = visit(file, 360)
+    plot = page.locator("#layers svg.tips")
+    plot.locator("g").first.hover()
+    assert page.locator(".tip").inner_text().startswith("Stem: 200 ± 20, 95 % interval 160 to 240")
+    plot.locator("g").first.focus()
+    page.keyboard.press("ArrowDown")
+    assert page.locator(".tip").inner_text().startswith("Head: 50 ± 5")
+
+
+def test_every_image_is_loaded_and_named(visit, file):
+    page = visit(file)
+    images = page.evaluate("[...document.images].map(i => [i.complete && i.naturalWidth > 0, i.alt])")
+    assert len(images) == 22
+    assert all(loaded and alt for loaded, alt in images)
+    assert "the file is gone" in page.locator("#examples").inner_text()
+
+
+def test_landmarks_and_headings_are_in_order(visit, file):
+    page = visit(file)
+    for role in ("banner", "main", "contentinfo", "navigation"):
+        assert page.get_by_role(role).count() == 1, role
+    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map(h => Number(h.tagName[1]))")
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    links = page.evaluate("[...document.querySelectorAll('nav a')].map(a => a.getAttribute('href').slice(1))")
+    assert links == page.evaluate("[...document.querySelectorAll('main > section[id]')].map(s => s.id)")
+    assert page.evaluate("new Set([...document.querySelectorAll('[id]')].map(e => e.id)).size") == len(links) + 2
 
 
 @pytest.mark.parametrize("width", [360, 1440])
-def test_chart_texts_do_not_touch(browser, page, width):
-    browser.open(page, width)
-    charts = browser.run(
+def test_chart_texts_do_not_touch(visit, file, width):
+    page = visit(file, width)
+    page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+    charts = page.evaluate(
         "[...document.querySelectorAll('.plot svg')].map(svg => [...svg.querySelectorAll('text')].map(t => {"
         " const b = t.getBoundingClientRect(); return [t.textContent, b.left, b.top, b.right, b.bottom]; }))"
     )
-    assert len(charts) == 2
+    assert len(charts) == 5
     for texts in charts:
-        assert len(texts) >= 9
+        assert len(texts) >= 7
         for i, (one, left, top, right, bottom) in enumerate(texts):
             for two, other_left, other_top, other_right, other_bottom in texts[:i]:
                 apart = left >= other_right or other_left >= right or top >= other_bottom or other_top >= bottom
                 assert apart, (one, two)
 
 
-def test_everything_is_reached_by_keyboard(browser, page):
-    browser.open(page, 360)
+def test_everything_is_reached_by_keyboard(visit, file):
+    page = visit(file, 360)
     places = []
-    for _ in range(40):
-        browser.press("Tab")
-        place = browser.run(
-            "(e => e === document.body ? null : [e.tagName, e.getAttribute('href') || e.ariaLabel || e.innerText,"
+    for _ in range(150):
+        page.keyboard.press("Tab")
+        place = page.evaluate(
+            "(e => e === document.body ? null : [e.tagName.toLowerCase(), e.ariaLabel || e.innerText,"
             " getComputedStyle(e).outlineStyle, e.getBoundingClientRect().top + scrollY])(document.activeElement)"
         )
-        if place is None or place in places:
+        if place is None:
             break
         places.append(place)
-    names = [name for _, name, _, _ in places]
-    assert names[:6] == ["#metrics", "#kept", "#examples", "#sets", "#run", "#licences"]
-    assert names[6:8] == ["Values of kid@efficientnet-lite0", "Values of fid@efficientnet-lite0"]
-    assert names[8] == "Structure and labels"
-    assert [name for tag, name, _, _ in places if tag == "SUMMARY"] == ["3 skipped images", "3 settings"]
-    assert names[-1].startswith("https://commons.example.org/")
+    tags = [tag for tag, _, _, _ in places]
+    assert tags.count("circle") == 1
+    assert tags.count("g") == 3  # two charts of metrics and the layers
+    assert tags.count("summary") == 4
+    assert tags.count("a") == 11 + 1
+    assert tags.count("button") == 18 + 5 + 6 + 7  # images outside details, and the heads of three tables
     assert all(outline == "solid" for _, _, outline, _ in places)
-    tops = [top for _, _, _, top in places]
+    tops = [top for tag, _, _, top in places if tag in ("a", "summary")]
     assert tops == sorted(tops)
 
 
-def test_enter_opens_the_skipped_images(browser, page):
-    browser.open(page)
-    browser.run("document.querySelector('#sets summary').focus()")
-    assert browser.run("document.querySelector('#sets details').open") is False
-    browser.press("Enter")
-    assert browser.run("document.querySelector('#sets details').open") is True
-    assert "empty file (0 bytes)" in browser.run("document.querySelector('#sets details').innerText")
+def test_dark_mode_turns_the_page_dark(visit, file):
+    grounds, inks = [], []
+    for scheme in ("light", "dark"):
+        page = visit(file, scheme=scheme)
+        for selector, kind, colours in (("body", "backgroundColor", grounds), (".plot .value", "fill", inks)):
+            colour = page.evaluate(f"getComputedStyle(document.querySelector('{selector}')).{kind}")
+            colours.append(sum(int(part) for part in colour[4:-1].split(",")))
+    assert grounds[0] > 700 > 100 > grounds[1]
+    assert inks[0] < 150 < 600 < inks[1]
 
 
-def test_hostile_text_runs_nothing(browser, tmp_path):
-    hostile = "</style></title></svg>\"'><script>window.hit = 1</script><img src=x onerror='window.hit = 1'>{{ 7 * 7 }}"
-    hostile_page = write_page(tmp_path, hostile)
-    browser.open(hostile_page, 360)
-    assert browser.run("window.hit === undefined && document.scripts.length") == 0
-    assert browser.run("document.documentElement.scrollWidth") <= 360
-    assert hostile in browser.run("document.querySelector('.note').innerText")
-    assert browser.run("document.title").startswith("The stylised set closed")
+def test_the_page_is_whole_without_its_script_and_on_paper(visit, file):
+    page = visit(file, script=False)
+    assert "rock class0001/instance_00012" in page.locator("#slices").inner_text()
+    assert page.locator("button:visible").count() == 0  # none that would do nothing
+    assert page.locator("svg.map.tips circle title").count() == 16
+    assert page.locator("#explained img").first.is_visible()
+    page = visit(file)
+    page.emulate_media(media="print")
+    assert page.locator("nav").is_hidden()
+    assert page.locator("#slices table").is_visible()
+
+
+def test_hostile_text_runs_nothing(visit, tmp_path):
+    hostile = "</style></title></svg></script>\"'><script>window.hit = 1</script><img src=x onerror='window.hit=1'>"
+    page = visit(write_page(tmp_path, hostile), 360)
+    assert page.evaluate("window.hit === undefined && document.scripts.length") == 1
+    assert page.evaluate(OVERFLOW) <= 0
+    assert hostile in page.locator(".note").inner_text()
+    assert page.title().startswith("The stylised set closed")
+    add = "(e => { e.textContent = 'window.hit = 1'; document.body.append(e); })(document.createElement('script'))"
+    page.evaluate(add)
+    assert page.evaluate("window.hit === undefined")
+    (refused,) = page.talk
+    assert "Content Security Policy" in refused
+    page.talk.clear()
+
+
+@pytest.mark.parametrize(("width", "scheme"), SIZES)
+def test_the_audit_page_fits_is_readable_and_is_quiet(visit, tmp_path, width, scheme):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)).save(tmp_path / "a.png")
+    image = str(tmp_path / "a.png")
+    case = Case("class/1", image, (1, 2, 24), "photo", image, (3, 4, 48), True, "s", 0.98, 0.6, 1.0, True, "photo")
+    scales = (ScaleRate("s", 0.19, 0.9, 0.2, 0.02, 800, 20, 0.01, 0.005, 300),)
+    path = tmp_path / "audit.html"
+    path.write_text(audit_to_html(CopyReport(0.2, 0.02, 0.01, 0.005, 100, scales, (case,), {"seed": 0})))
+    page = visit(path, width, scheme)
+    assert page.evaluate(OVERFLOW) <= 0
+    assert [entry for entry in page.evaluate(CONTRASTS) if entry[0] < 4.5] == []
+    page.locator(".enlarge").first.click()
+    assert page.locator("dialog p").inner_text() == "Result, patch framed: class/1 (1 of 2)"
