@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -88,6 +89,65 @@ def compare(
     write_report(report, out)
     print(to_markdown(report))
     say(f"report: {out / 'report.html'}")
+
+
+@app.command()
+def gate(
+    report: Annotated[Path, typer.Argument(help="report.json of domain-gap compare, or the folder that holds it.")],
+    budget: Annotated[Path | None, typer.Option(help="TOML file of budgets.")] = None,
+    max_: Annotated[
+        list[str] | None, typer.Option("--max", help="At most: kid=0.05, slices.kid=0.08, change.kid=0; repeatable.")
+    ] = None,
+    min_: Annotated[
+        list[str] | None, typer.Option("--min", help="At least: closed.kid=0.3, kept.label-probe=0.95; repeatable.")
+    ] = None,
+    baseline: Annotated[Path | None, typer.Option(help="Earlier report.json against the same real images.")] = None,
+    max_increase: Annotated[
+        list[str] | None, typer.Option(help="At most so much above the baseline: kid=0.002; repeatable.")
+    ] = None,
+    max_decrease: Annotated[
+        list[str] | None, typer.Option(help="At most so much below the baseline: precision=0.05; repeatable.")
+    ] = None,
+    value_only: Annotated[
+        list[str] | None, typer.Option(help="Decide this metric without an error bar: fid; repeatable.")
+    ] = None,
+    confidence: Annotated[float | None, typer.Option(help="One-sided, of every verdict; else the file's or 0.95.")] = (
+        None
+    ),
+    junit: Annotated[Path | None, typer.Option(help="JUnit XML file to write.")] = None,
+    scalars: Annotated[Path | None, typer.Option(help="metrics.json to write, for DVC and other trackers.")] = None,
+    github: Annotated[
+        bool, typer.Option("--github", help="Print annotations, and append to $GITHUB_STEP_SUMMARY.")
+    ] = False,
+) -> None:
+    """Decide whether a report keeps its budgets; exit code 0 pass, 1 fail, 3 inconclusive (too few images to tell).
+
+    Example: domain-gap gate report --budget budgets.toml --max kid=0.05 --baseline main/report.json --junit junit.xml
+    """
+    from .budgets import combine, from_flags, read_budgets
+    from .gate import gate as decide
+    from .report.junit import write_junit
+    from .report.reading import read_report
+    from .report.scalars import write_scalars
+    from .report.step_summary import append_summary, gate_markdown, to_annotations
+
+    flags = from_flags(
+        maximum=max_ or (), minimum=min_ or (), max_increase=max_increase or (), max_decrease=max_decrease or ()
+    )
+    budgets = combine(read_budgets(budget) if budget else None, flags, confidence, value_only or ())
+    found = read_report(report)
+    result = decide(found, budgets, baseline=read_report(baseline) if baseline else None)
+    if junit:
+        write_junit(result, junit)
+    if scalars:
+        write_scalars(found, scalars, result)
+    print(gate_markdown(result, found))
+    if github:
+        print("\n".join(to_annotations(result, str(budget) if budget else None)))
+        summary = os.environ.get("GITHUB_STEP_SUMMARY")
+        if summary:
+            append_summary(result, summary, found)
+    raise typer.Exit(result.exit_code)
 
 
 @app.command()

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import stdtridf
 
 from .budgets import Budget
 from .errors import InputError
-from .gap_report import GapReport, Kept, Measurement, Resampled
+from .gap_report import GapReport, Kept, Measurement, Resampled, Slice
 from .jackknife import Jackknife, jackknife
 from .registry import unknown
 
 FLAGS = {
-    "after": "--metric {kind}",
-    "baseline": "--metric {kind}",
-    "closed": "--metric {kind} --before RAW",
-    "change": "--metric {kind} --before RAW",
+    "after": "--metric {metrics}",
+    "baseline": "--metric {metrics}",
+    "closed": "--metric {metrics} --before RAW",
+    "change": "--metric {metrics} --before RAW",
     "kept": "--before RAW",
-    "slices": "--metric {kind} --slices",
+    "slices": "--slice label",
 }
 Found = TypeVar("Found", bound=Measurement | Kept)
 NORMAL = 1.959963984540054  # 97.5 % quantile: the half width of a 95 % interval in standard errors is no less
@@ -34,7 +35,7 @@ class Estimate:
 
     ``images`` counts the images of the set and ``reals`` the independent real photos. ``set_variance`` and
     ``reference_variance`` are the parts of se² that more of either would shrink, or None where the report does not
-    tell them apart.
+    tell them apart. ``too_few``: a slice of too few images to have a value.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Estimate:
     set_variance: float | None = None
     reference_variance: float | None = None
     reason: str = "it has no error bar"
+    too_few: bool = False
 
 
 def estimates(report: GapReport, budget: Budget, baseline: GapReport | None = None) -> list[Estimate]:
@@ -62,10 +64,7 @@ def estimates(report: GapReport, budget: Budget, baseline: GapReport | None = No
         parts = [part for part in report.slices if _matches(part.measurement.name, budget.metric)]
         if not parts:
             _missing(report, budget, [part.measurement.name for part in report.slices])
-        return [
-            _plain(f"slices.{part.measurement.name}: {part.name}", part.measurement, part.measurement.m)
-            for part in parts
-        ]
+        return [_slice(part) for part in parts]
     held: Sequence[Measurement | Kept] = getattr(report, budget.place)
     found = _find(held, report, budget)
     reals = report.reference.groups if isinstance(found, Measurement) else 0
@@ -80,14 +79,20 @@ def _after(report: GapReport, budget: Budget) -> Estimate:
     if resampled is None or plain.se is None:
         return plain
     parts = _variance(resampled.set), _variance(resampled.reference)
-    return plain if None in parts else _with_parts(plain, *parts)
+    return replace(plain, set_variance=parts[0], reference_variance=parts[1])
+
+
+def _slice(part: Slice) -> Estimate:
+    found = part.measurement
+    plain = _plain(f"slices.{found.name}: {part.name}", found, found.m)
+    return plain if math.isfinite(found.value) else replace(plain, se=None, too_few=True)
 
 
 def _difference(report: GapReport, baseline: GapReport | None, budget: Budget) -> Estimate:
     """New − old against one reference, with the standard error that the shared reference allows.
 
     Leaving out a real photo moves both values. The two sets are taken as independent samples, which is conservative
-    when they show the same scenes; when their features are the very same, they are left out together.
+    when they show the same scenes. Where all leave-one-out values are equal it is one set, and the error is 0.
     """
     if baseline is None:
         raise InputError(f"the budget {budget} needs the report to compare with: --baseline old/report.json")
@@ -103,14 +108,14 @@ def _difference(report: GapReport, baseline: GapReport | None, budget: Budget) -
             "the two reports name one reference and hold different numbers of its groups. Make them again."
         )
     shared = np.subtract(loo_new.reference, loo_old.reference)
-    if _same_set(report, baseline):
-        own = tuple(np.subtract(loo_new.set, loo_old.set))
+    own: npt.ArrayLike = loo_new.set
+    if loo_new == loo_old:
+        own = np.zeros(len(loo_new.set))
         error = jackknife(shared, own)
     else:
-        own = loo_new.set
         error = jackknife(shared, own, loo_old.set)
     plain = _with_error(name, value, error, new.n, report.reference.groups)
-    return plain if plain.se is None else _with_parts(plain, _variance(own), _variance(tuple(shared)))
+    return replace(plain, set_variance=_variance(own), reference_variance=_variance(shared))
 
 
 def _check_comparable(report: GapReport, baseline: GapReport) -> None:
@@ -133,11 +138,6 @@ def _check_comparable(report: GapReport, baseline: GapReport) -> None:
 
 def _called(report: GapReport) -> str:
     return f"{report.extractor.get('name', 'unnamed')}, fingerprint {report.extractor.get('fingerprint', 'none')[:12]}"
-
-
-def _same_set(report: GapReport, baseline: GapReport) -> bool:
-    new, old = report.row("after"), baseline.row("after")
-    return new is not None and old is not None and bool(new.set.digest) and new.set.digest == old.set.digest
 
 
 def _measured(report: GapReport) -> Sequence[Measurement]:
@@ -163,11 +163,7 @@ def _with_error(name: str, value: float, error: Jackknife, images: int, reals: i
     return Estimate(name, value, error.se, error.dof, images, reals)
 
 
-def _with_parts(plain: Estimate, own: float | None, reference: float | None) -> Estimate:
-    return Estimate(plain.name, plain.value, plain.se, plain.dof, plain.images, plain.reals, own, reference)
-
-
-def _variance(leave_one_out: Sequence[float]) -> float | None:
+def _variance(leave_one_out: npt.ArrayLike) -> float | None:
     se = jackknife(leave_one_out).se
     return None if se is None else se**2
 
@@ -198,9 +194,12 @@ def _missing(report: GapReport, budget: Budget, present: Sequence[str]) -> NoRet
     known = (*MEASURES, "label-probe") if budget.place == "kept" else METRICS
     if kind not in known:
         raise unknown("metric", kind, known)
-    if budget.place == "closed" and kind in SCORES:
-        raise InputError(f"{budget}: {kind} is no distance, so it has no gap closed. Bound it in [after] or [change].")
-    flags = FLAGS[budget.place].format(kind=kind)
+    if budget.place in ("closed", "change") and kind in SCORES:
+        raise InputError(f"{budget}: {kind} is no distance, so no {budget.place} is measured. Bound it in [after].")
+    if budget.place == "slices" and kind != "kid":
+        raise InputError(f"{budget}: slices are measured by kid alone. Bound slices.kid.")
+    kinds = dict.fromkeys([*(m.name.partition("@")[0] for m in _measured(report)), kind])
+    flags = FLAGS[budget.place].format(metrics=",".join(kinds))
     if extractor and extractor != report.extractor.get("name"):
         flags += f" --extractor {extractor}"
     if kind == "label-probe":

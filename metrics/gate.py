@@ -4,7 +4,8 @@ A budget ``kid ≤ 0.05`` passes when the upper confidence bound is at most 0.05
 above it, and is inconclusive between: the images measured are too few to tell. Where the true value breaks the
 budget, a pass has at most the probability 1 − confidence, and so has a fail where the true value keeps it.
 
-What has no error bar is inconclusive, unless the budget says ``value_only``. A value that is not finite always fails.
+What has no error bar is inconclusive, unless the budget says ``value_only``. A value that is not finite always fails,
+except that a slice of too few images is inconclusive.
 A budget on every slice passes only if each slice passes, which needs no correction; to fail, a slice must be beyond
 its bound at Bonferroni's level over the slices.
 """
@@ -106,6 +107,9 @@ def gate(report: GapReport, budgets: Budgets, *, baseline: GapReport | None = No
 def _check(estimate: Estimate, budget: Budget, confidence: float, family: int) -> Check:
     sign = 1.0 if budget.side == "max" else -1.0
     excess = sign * (estimate.value - budget.limit)  # above 0: beyond the budget
+    if estimate.too_few:
+        why = f"{estimate.name} has too few images ({estimate.images}) to be measured. Add images, or leave it out."
+        return _without_bounds(estimate, budget, "inconclusive", why)
     if not math.isfinite(estimate.value):
         why = f"{estimate.name} could not be measured: its value is not finite, which keeps no budget."
         return _without_bounds(estimate, budget, "fail", why)

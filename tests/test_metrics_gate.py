@@ -26,19 +26,19 @@ def measured(value, se=None, dof=1e9, name=KID, n=400, m=300):
     return Measurement(name, value, se, low, high, n, m)
 
 
-def report(*measurements, digest="real", set_digest="", **fields):
-    row = Row("after", SetSummary("syn", 400, 400, (), set_digest), measurements)
-    reference = SetSummary("real", 300, 300, (), digest)
+def report(*measurements, **fields):
+    row = Row("after", SetSummary("syn", 400, 400), measurements)
+    reference = SetSummary("real", 300, 300, (), "digest of real")
     return replace(GapReport(reference, (row,), (), EXTRACTOR, {"real": "photos/judge"}), **fields)
 
 
-def from_features(x, y, *, digest="real", set_digest="", groups=None):
+def from_features(x, y, *, groups=None):
     """A report of KID as ``compare`` writes it, leave-one-out values included."""
     found = kid(x, y, groups_x=groups)
     low, high = interval(found.value, found.error)
     entry = Measurement(KID, found.value, found.se, low, high, found.n, found.m)
     resampled = Resampled(KID, tuple(found.loo_x.tolist()), tuple(found.loo_y.tolist()))
-    made = report(entry, digest=digest, set_digest=set_digest, resampled=(resampled,))
+    made = report(entry, resampled=(resampled,))
     row = replace(made.rows[0], set=replace(made.rows[0].set, images=len(x), groups=len(found.loo_x)))
     return replace(made, rows=(row,), reference=replace(made.reference, images=len(y), groups=len(y)))
 
@@ -114,6 +114,12 @@ def test_a_slice_fails_only_beyond_the_bound_of_all_slices():
     among = gate(report(measured(0.04, 0.001), slices=parts), budgets(maximum=["slices.kid=0.04"]))
     assert among.checks[0].verdict == "inconclusive"  # 2.58 are needed among ten
     assert among.verdict == "inconclusive"
+
+
+def test_a_slice_of_too_few_images_is_inconclusive():
+    part = Slice("rare", "all", Measurement(KID, math.nan, None, None, None, 3, 0))
+    check = only(gate(report(measured(0.04, 0.001), slices=(part,)), budgets(maximum=["slices.kid=1"])))
+    assert check.verdict == "inconclusive" and "rare has too few images (3) to be measured" in check.sentence
 
 
 @pytest.mark.parametrize("se", [None, 0.001])
@@ -231,7 +237,7 @@ def test_difference_by_hand():
 
 def test_the_same_set_again_passes_any_budget():
     new, _, real = sets(1)
-    again = from_features(new, real, set_digest="same")
+    again = from_features(new, real)
     check = difference(again, again)
     assert (check.value, check.se, check.verdict) == (0.0, 0.0, "pass")
 
@@ -368,13 +374,16 @@ def test_more_images_of_a_mean_over_images():
         ({"maximum": ["kdi=1"]}, "unknown metric 'kdi'. Did you mean 'kid'"),
         ({"maximum": ["kept.label-prob=1"]}, "unknown metric 'label-prob'. Did you mean 'label-probe'"),
         ({"maximum": ["energy=1"]}, "holds no energy of the set under test, only kid@efficientnet-lite0"),
-        ({"maximum": ["energy=1"]}, "domain-gap compare ... --metric energy"),
+        ({"maximum": ["energy=1"]}, "domain-gap compare ... --metric kid,energy"),
         ({"maximum": ["kid@dinov2=1"]}, "--metric kid --extractor dinov2"),
         ({"minimum": ["closed.kid=1"]}, "--metric kid --before RAW"),
         ({"maximum": ["change.kid=1"]}, "holds no kid of [change], only nothing"),
         ({"minimum": ["kept.edge-f-score=1"]}, "--before RAW"),
         ({"minimum": ["kept.label-probe=1"]}, "one folder per class"),
-        ({"maximum": ["slices.kid=1"]}, "holds no kid of [slices]"),
+        ({"maximum": ["slices.kid=1"]}, "holds no kid of [slices], only nothing. Make it again with"),
+        ({"maximum": ["slices.kid=1"]}, "--slice label"),
+        ({"maximum": ["slices.fid=1"]}, "slices are measured by kid alone"),
+        ({"maximum": ["change.c2st=1"]}, "c2st is no distance, so no change is measured"),
         ({"minimum": ["closed.precision=1"]}, "precision is no distance"),
     ],
 )
