@@ -5,6 +5,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -235,3 +236,114 @@ def test_statistics_of_an_unknown_method_are_refused(bank, tmp_path):
     save_file(renamed, tmp_path / "s.safetensors", metadata)
     with pytest.raises(InputError, match="statistics of color, patches; this program knows"):
         StyleBank.load(tmp_path / "s.safetensors")
+
+
+# --- style files that cannot be of images ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A saved bank of every method whose statistics have rules of their own: (tensors, metadata)."""
+    place = tmp_path_factory.mktemp("bank")
+    draw = np.random.default_rng(3)
+    for name in ("a", "b"):
+        Image.fromarray(draw.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(place / f"{name}.png")
+    methods = ["colour", "histogram", "fda", "gmm", "sliced", "spectrum", "pyramid", "regions"]
+    learn(place, methods=methods, crops=1, size=32).save(place / "s.safetensors")
+    with safe_open(place / "s.safetensors", "pt") as file:
+        metadata = file.metadata()
+    return load_file(place / "s.safetensors"), metadata
+
+
+def entry(change):
+    def changed(values):
+        values.view(-1)[-1] = change
+        return values
+
+    return changed
+
+
+DAMAGES = {
+    "colour/mean": [entry(float("nan")), entry(float("inf")), entry(-0.1), entry(1.1)],
+    "colour/covariance": [lambda v: v - 0.1 * torch.eye(3), lambda v: v + 10 * torch.eye(3)],
+    "gmm/covariance/1": [lambda v: v + torch.randn(v.shape).double() * 0.01],
+    "gmm/weight/1": [entry(-0.2), entry(0.9)],
+    "histogram/quantiles": [lambda v: v.flip(-1), entry(float("nan"))],
+    "pyramid/quantiles/bands": [lambda v: v.flip(-1)],
+    "sliced/quantiles/2": [lambda v: v.flip(-1), entry(1e9)],
+    "regions/quantiles": [lambda v: -v],
+    "fda/amplitudes": [lambda v: -v, lambda v: v + 1.5],
+    "spectrum/density": [lambda v: -v, entry(1e9), lambda v: v + torch.randn(v.shape).double()],
+    "spectrum/typical": [lambda v: -v, entry(float("-inf"))],
+    "pyramid/axes": [lambda v: 2 * v, lambda v: v[:, :1].expand(-1, 3, -1).contiguous()],
+    "regions/axes": [lambda v: torch.zeros_like(v)],
+    "regions/spread": [lambda v: -1 - v],
+    "regions/texton": [lambda v: v + 1],
+    "descriptors": [entry(float("nan")), entry(1e30)],
+}
+
+
+def test_the_undamaged_file_is_accepted(saved, tmp_path):
+    tensors, metadata = saved
+    save_file(tensors, tmp_path / "s.safetensors", metadata)
+    assert len(StyleBank.load(tmp_path / "s.safetensors")) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [(name, damage) for name, damages in DAMAGES.items() for damage in damages]
+)
+def test_statistics_that_no_image_has_are_refused_by_name(saved, tmp_path, name, damage):
+    tensors, metadata = saved
+    torch.manual_seed(0)
+    save_file({**tensors, name: damage(tensors[name].clone())}, tmp_path / "s.safetensors", metadata)
+    with pytest.raises(InputError, match=rf"damaged style bank: '{name}'.*Learn it again"):
+        StyleBank.load(tmp_path / "s.safetensors")
+
+
+@pytest.mark.parametrize("method", ["gatys", "nnst"])
+def test_features_of_another_encoder_are_refused(photos, tmp_path, method, monkeypatch):
+    bank = learn(photos, methods=[method], crops=1, size=32)
+    assert bank.header["encoders"][method]["name"] == "efficientnet-lite0"
+    path = tmp_path / "s.safetensors"
+    bank.save(path)
+    assert len(StyleBank.load(path)) == 3
+    other = {method: {"name": "efficientnet-lite0", "fingerprint": "0" * 16}}
+    for encoders in (other, {}, "efficientnet-lite0"):
+        replace(bank, header={**bank.header, "encoders": encoders}).save(path)
+        with pytest.raises(InputError, match=rf"{method} are not those.*encoder efficientnet-lite0.*--method {method}"):
+            StyleBank.load(path)
+
+
+# --- photos and contents at the edge --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", FAST)
+def test_one_photo_smaller_than_its_crops_gives_a_style(folder, picture, images, method):
+    bank = learn(folder("one", {"p.png": picture(1, 24, 20)}), methods=[method], crops=1, size=64)
+    result = bank.transfer(images[:1], KEYS[:1], method=method)
+    assert len(bank) == 1 and result.shape == images[:1].shape and not torch.equal(result, images[:1])
+
+
+@pytest.mark.parametrize("method", ["colour", "patches", "texture", "gmm", "spectrum", "pyramid", "regions", "crops"])
+def test_grey_photos_give_almost_grey_results(folder, picture, images, method):
+    grey = np.repeat(picture(1, 90, 90)[..., :1], 3, -1)
+    bank = learn(folder("grey", {"p.png": grey}), methods=[method], crops=1, size=64)
+    result = bank.transfer(images[:1], KEYS[:1], method=method).float()
+    assert (result.amax(1) - result.amin(1)).mean() < 0.25 * (images[:1].amax(1) - images[:1].amin(1)).float().mean()
+
+
+@pytest.mark.parametrize("method", FAST)
+@pytest.mark.parametrize("value", [0, 128])
+def test_flat_content_neither_fails_nor_depends_on_the_batch(photos, method, value):
+    bank = learn(photos, methods=[method], crops=1, size=64)
+    flat = torch.full((2, 3, 40, 56), value, dtype=torch.uint8)
+    result = bank.transfer(flat, ["a", "a"], method=method)
+    assert torch.equal(result[0], result[1])
+
+
+@pytest.mark.parametrize("method", FAST)
+def test_content_far_larger_than_the_crops(photos, picture, method):
+    bank = learn(photos, methods=[method], crops=1, size=32)
+    large = to_batch(picture(2, 320, 448))
+    result = bank.transfer(large, ["k"], method=method)
+    assert result.shape == large.shape and not torch.equal(result, large)

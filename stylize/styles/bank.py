@@ -25,6 +25,7 @@ from ..job import one_thread, write_atomically
 from . import DEFAULT_METHOD, LEARNT, METHODS
 from .assignment import descriptor
 from .gamut import soft_gamut
+from .plausible import fault
 
 FORMAT = "reverse-stylize style bank"
 VERSION = 1
@@ -47,8 +48,8 @@ class StyleBank:
 
     ``statistics`` are those of the methods that were asked for when it was learnt. ``sources[i]`` holds ``key``
     (``photo#crop``), ``photo`` and ``box`` (left, top, side in pixels of the photo). ``header`` holds the learning
-    configuration, ``licences`` (ledger rows), ``unlicensed`` (photos without one) and ``skipped`` (photos that could
-    not be read, with the reason).
+    configuration, ``licences`` (ledger rows), ``unlicensed`` (photos without one), ``skipped`` (photos that could not
+    be read, with the reason) and ``encoders`` (name and fingerprint of the network behind a method's statistics).
     """
 
     sources: tuple[Mapping[str, Any], ...]
@@ -207,6 +208,7 @@ def learn(
         "licences": [row for row in held.rows if row["key"] not in skipped],
         "unlicensed": [key for key in held.unlicensed if key not in skipped],
         "skipped": skipped,
+        "encoders": _encoders(groups),
     }
     tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return _assembled(images.root, {**header, "sources": sources}, tensors)
@@ -241,19 +243,15 @@ def _module(method: str) -> ModuleType:
     return import_module(f".{method}", __package__)
 
 
-def _possible(name: str, values: torch.Tensor) -> bool:
-    """Means of images in [0, 1] lie there; their covariances are symmetric, positive and at most ¼ on the diagonal."""
-    if "mean" in name:
-        return bool((values >= 0).all() and (values <= 1).all())
-    if "covariance" in name:
-        bounded = (values.abs() <= 0.25 + 1e-6).all() and torch.allclose(values, values.mT, rtol=0, atol=1e-9)
-        return bool(bounded and (torch.linalg.eigvalsh(values) >= -1e-9).all())
-    return True
-
-
 def _learn_all(image: torch.Tensor, groups: Sequence[str]) -> dict[str, torch.Tensor]:
     learnt = {name: _module(name).learn(image) for name in groups}
     return {f"{group}/{name}": t for group, held in learnt.items() for name, t in held.items()}
+
+
+def _encoders(groups: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Name and fingerprint of the encoder behind the statistics of the groups that have one."""
+    used = {group: module.encoder() for group in groups if hasattr(module := _module(group), "encoder")}
+    return {group: {"name": one.name, "fingerprint": one.fingerprint} for group, one in used.items()}
 
 
 def _checked_header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -288,17 +286,20 @@ def _assembled(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tens
             f"{path}: style bank with statistics of {', '.join(groups) or 'no method'}; this program knows "
             f"{', '.join(sorted(known))}. Learn it again: stylize learn PHOTOS {path}"
         )
+    held = header.get("encoders", {})
+    for group, wanted in _encoders(groups).items():
+        if not isinstance(held, dict) or held.get(group) != wanted:
+            raise InputError(
+                f"{path}: its statistics for {group} are not those of this program's encoder {wanted['name']} "
+                f"(fingerprint {wanted['fingerprint']}). Learn it again: stylize learn PHOTOS {path} --method {group}"
+            )
     reference = _learn_all(torch.zeros(1, 3, 16, 16), groups)
     for name, expected in {**reference, "descriptors": descriptor(torch.zeros(1, 3, 16, 16))}.items():
         shape = (len(sources), *expected.shape[1:])
         if name not in tensors or tensors[name].shape != shape or tensors[name].dtype != expected.dtype:
             raise InputError(f"{path}: damaged style bank: no {expected.dtype} tensor {name!r} of shape {list(shape)}.")
-        if not torch.isfinite(tensors[name]).all():
-            raise InputError(f"{path}: damaged style bank: {name!r} holds values that are not finite. Learn it again.")
-        if not _possible(name, tensors[name]):
-            raise InputError(
-                f"{path}: damaged style bank: {name!r} are no statistics of images in [0, 1]. Learn it again."
-            )
+        if wrong := fault(name, tensors[name]):
+            raise InputError(f"{path}: damaged style bank: {name!r} {wrong}. Learn it again.")
     statistics = {
         group: {name.split("/", 1)[1]: t for name, t in tensors.items() if name.startswith(f"{group}/")}
         for group in groups

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 
 from metrics.precision import ieee_float32
 
-from .encoders import collapsed, laplacian_pyramid, load_encoder
+from .encoders import DEFAULT_ENCODER, Encoder, collapsed, laplacian_pyramid, load_encoder
 from .gaussian_transport import square_root, transport
 from .patches import LEVELS, patch_statistics, reduced
 
@@ -110,12 +110,17 @@ def minimised(images: torch.Tensor, loss: Callable[[torch.Tensor], torch.Tensor]
     return collapsed(bands).detach()
 
 
+def encoder(device: str = "cpu") -> Encoder:
+    """The network whose features the statistics are of."""
+    return load_encoder(DEFAULT_ENCODER, device)
+
+
 def seen(images: torch.Tensor) -> list[torch.Tensor]:
     """The encoder's taps of ``float32 [N,3,H,W]`` images resized to about SIDE² pixels, whatever their size."""
     factor = SIDE / math.sqrt(images.shape[-2] * images.shape[-1])
     size = [max(1, round(side * factor)) for side in images.shape[-2:]]
     resized = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
-    return load_encoder(device=str(images.device))(resized)
+    return encoder(str(images.device))(resized)
 
 
 def outside(images: torch.Tensor) -> torch.Tensor:

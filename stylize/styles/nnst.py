@@ -23,11 +23,12 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from .gatys import RANGE_WEIGHT, minimised, outside, seen
+from .gatys import RANGE_WEIGHT, encoder, minimised, outside, seen
 
 Statistics = dict[str, torch.Tensor]
 
 STATISTICS = "nnst"
+__all__ = ["STATISTICS", "encoder", "learn", "transfer"]
 TAPS = (0, 2, 3, 4)  # of EfficientNet-Lite0: tap 1 sees what tap 0 sees
 GRID = 16
 ROUNDS = 3
