@@ -106,7 +106,8 @@ def read_features(path: Path) -> FeatureSet:
 def _checked(path: Path, array: np.ndarray) -> torch.Tensor:
     if array.ndim != 2 or array.dtype.kind != "f" or not all(array.shape):
         raise InputError(f"{path}: {array.dtype} {list(array.shape)}. Expected features: floats [N,D].")
-    features = torch.from_numpy(np.array(array, dtype=np.float32))
+    with np.errstate(over="ignore"):  # becomes infinite, and is refused
+        features = torch.from_numpy(np.array(array, dtype=np.float32))
     bad = (~torch.isfinite(features).all(1)).nonzero().flatten().tolist()
     if bad:
         rows = ", ".join(map(str, bad[:5]))

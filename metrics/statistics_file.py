@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from .decode import one_line
 from .errors import InputError
 
 Array = npt.NDArray[np.float64]
@@ -26,21 +27,23 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise InputError(f"{path}: no such file. Expected arrays that numpy.save or numpy.savez wrote.")
     try:
-        if not zipfile.is_zipfile(path):
-            return {"features": np.load(path, mmap_mode="r", allow_pickle=False)}
-        with zipfile.ZipFile(path) as archive:
-            large = next((info.filename for info in archive.infolist() if info.file_size > MOST), None)
-        if large:
-            raise InputError(f"{path}: the array {large} unpacks to more than {MOST // 2**30} GiB. Split the file.")
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                file.seek(0)
+                return {"features": np.load(file, allow_pickle=False)}
+            with zipfile.ZipFile(file) as archive:
+                large = next((info.filename for info in archive.infolist() if info.file_size > MOST), None)
+            if large:
+                raise InputError(f"{path}: the array {large} unpacks to more than {MOST // 2**30} GiB. Split the file.")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
     except InputError:
         raise
     except (ValueError, OSError, EOFError, KeyError, MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
-        why = "it holds pickled Python objects, which could run code" if "allow_pickle" in str(error) else error
-        raise InputError(
-            f"{path}: cannot be read ({why}). Expected plain arrays of numpy.save or numpy.savez."
-        ) from error
+        unsafe = "no plain array, and pickled Python objects are never loaded, as they could run code"
+        why = unsafe if "allow_pickle" in str(error) else one_line(error)
+        raise InputError(f"{path}: cannot be read ({why}). Expected arrays of numpy.save or numpy.savez.") from error
 
 
 def read_statistics(path: str | Path) -> tuple[Array, Array]:
