@@ -1,3 +1,5 @@
+import inspect
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -5,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import metrics.frechet
 from metrics.errors import InputError
 from metrics.frechet import first_order_bias, frechet, frechet_from_statistics
 
@@ -102,6 +105,40 @@ def test_does_not_depend_on_the_order_of_rows():
     x, y = pair(90, 70, 32)
     rng = np.random.default_rng(0)
     assert frechet(rng.permutation(x), rng.permutation(y)).value == pytest.approx(frechet(x, y).value, rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_does_not_depend_on_how_many_rows_are_taken_at_a_time(monkeypatch, dtype):
+    x, y = (f.astype(dtype) for f in pair(90, 70, 16))
+    whole = frechet(x, y)
+    for rows in (1, 20, 64, 70):
+        monkeypatch.setattr(metrics.frechet, "ROWS", rows)
+        assert frechet(x, y).value == pytest.approx(whole.value, rel=1e-12)
+        assert frechet(x, y).bias == pytest.approx(whole.bias, rel=1e-12)
+
+
+def test_equals_torch_fidelity_and_torchmetrics():
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    from torchmetrics.image.fid import _compute_fid
+
+    x, y = pair(90, 70, 16)
+    ours = frechet(x, y).value
+    one, two = (fid_features_to_statistics(torch.from_numpy(f)) for f in (x, y))
+    theirs = fid_statistics_to_metric(one, two, verbose=False)["frechet_inception_distance"]
+    assert ours == pytest.approx(theirs, rel=1e-9)
+    (mu1, s1), (mu2, s2) = ((torch.from_numpy(part) for part in statistics(f)) for f in (x, y))
+    assert ours == pytest.approx(float(_compute_fid(mu1, s1, mu2, s2)), rel=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:The `disp` argument is deprecated")
+@pytest.mark.skipif(
+    "disp" not in inspect.signature(scipy.linalg.sqrtm).parameters, reason="clean-fid needs SciPy < 1.18"
+)
+def test_equals_clean_fid():
+    import cleanfid.fid
+
+    x, y = pair(90, 70, 16)
+    assert frechet(x, y).value == pytest.approx(cleanfid.fid.fid_from_feats(x, y), rel=1e-9)
 
 
 def test_large_offset_costs_no_accuracy():
