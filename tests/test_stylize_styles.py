@@ -1,11 +1,12 @@
 import itertools
+import json
 
 import numpy as np
 import ot
 import pytest
 import torch
 
-from stylize.styles import assignment, colour, patches, texture
+from stylize.styles import METHODS, assignment, colour, leaderboard, patches, texture
 from stylize.styles.gamut import soft_gamut
 from stylize.styles.gaussian_transport import QUANTISATION, square_root, transport
 
@@ -296,3 +297,23 @@ def test_an_image_is_nearest_to_itself(picture):
     images = batch(*(picture(seed) for seed in range(6)))
     described = assignment.descriptor(images).numpy()
     assert assignment.assign(described, described).tolist() == list(range(6))
+
+
+# --- the measured table ---------------------------------------------------------------------------------------------
+
+
+def test_table_shows_the_measured_rows_of_methods_and_presets(tmp_path, monkeypatch):
+    row = {"closed@efficientnet-lite0": 0.25, "closed@efficientnet-lite2": -0.5, "copies": 0.0123, "mebibytes": 400.4}
+    measured = {"colour": row, "patches@0.5": {"structure": 0.875}, "texture": {"labels": 1.0}}
+    (tmp_path / "leaderboard.json").write_text(json.dumps(measured))
+    monkeypatch.setattr(leaderboard, "files", lambda package: tmp_path)
+    monkeypatch.setattr(leaderboard, "PRESETS", {"fast": ("patches", 0.5), "strong": ("texture", 1.0)})
+    head, *lines = leaderboard.table().splitlines()
+    found = {line.split("  ")[0]: line for line in lines if line}
+    assert set(METHODS) < set(found) and all(METHODS[name] in found[name] for name in METHODS)
+    assert found["colour"].split("  ")[-1] == METHODS["colour"]
+    assert found["colour"].split()[1:5] == ["0.25", "-0.50", "0.012", "400"]
+    assert found["patches"].split() == ["patches", *METHODS["patches"].split()]
+    assert found["--preset fast"].split()[2:] == ["0.88", *"--method patches --strength 0.5".split()]
+    assert found["--preset strong"].split()[2:] == ["1.00", *"--method texture --strength 1".split()]
+    assert found["--preset fast"].index("0.88") < found["--preset fast"].index("--method") < len(head) + 30
