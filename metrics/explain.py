@@ -34,60 +34,70 @@ class Causes:
 
 
 def causes(
-    images: tuple[ImageSet, ImageSet], features: tuple[FeatureSet, FeatureSet], count: int, watch: Watch
+    images: tuple[ImageSet | None, ImageSet | None], features: tuple[FeatureSet, FeatureSet], count: int, watch: Watch
 ) -> Causes:
     """What makes the gap between the set under test and the reference; ``count`` images are named on either side.
 
-    Both arguments hold the set under test first. Nothing where ``count`` is 0.
+    Both arguments hold the set under test first; images are None where features were given instead, and then nothing
+    can be said of low-level differences. Nothing at all where ``count`` is 0.
     """
     if count == 0:
         return Causes()
     after, real = features
-    ours, theirs = _by_key(images[0], after), _by_key(images[1], real)
+    ours, theirs = (_named(one, own) for one, own in zip(images, features, strict=True))
     scores = witness(after.features, real.features, groups_x=after.groups, groups_y=real.groups)
     most = _worst(scores.synthetic, scores.nearest_real, ours, theirs, count)
+    low = _low_level(_items(ours), _items(theirs), watch) if images[0] and images[1] else ()
     least = _worst(scores.real, scores.nearest_synthetic, theirs, ours, count)
-    return Causes(_low_level(ours, theirs, watch), most, least, _points(after, real))
+    return Causes(low, most, least, _points(after, real))
 
 
-def _by_key(images: ImageSet, features: FeatureSet) -> list[Item]:
-    """The items behind the rows of the features."""
-    items = {item.key: item for item in images}
-    return [items[key] for key in features.keys]
+@dataclass(frozen=True)
+class _Named:
+    """An image by its key and group; ``item`` is None where only its features are known."""
+
+    key: str
+    group: str
+    item: Item | None
+
+    @property
+    def file(self) -> str:
+        return "" if self.item is None else self.item.location
+
+    @property
+    def box(self) -> tuple[int, int, int] | None:
+        crop = None if self.item is None else self.item.crop
+        return None if crop is None else (crop.left, crop.top, crop.side)
+
+
+def _named(images: ImageSet | None, features: FeatureSet) -> list[_Named]:
+    """The images behind the rows of the features."""
+    items = {item.key: item for item in images or ()}
+    return [_Named(key, group, items.get(key)) for key, group in zip(features.keys, features.groups, strict=True)]
+
+
+def _items(named: Sequence[_Named]) -> list[Item]:
+    return [one.item for one in named if one.item is not None]
 
 
 def _worst(
     scores: npt.NDArray[np.float64],
     nearest: npt.NDArray[np.int64],
-    own: Sequence[Item],
-    others: Sequence[Item],
+    own: Sequence[_Named],
+    others: Sequence[_Named],
     count: int,
 ) -> tuple[Explained, ...]:
     """The images of the highest scores, one of each group, so that crops of one photo do not fill the list."""
-    found: list[Explained] = []
-    groups: set[str] = set()
+    found: dict[str, Explained] = {}
     for row in np.argsort(-scores, kind="stable"):
-        item, neighbour = own[row], others[nearest[row]]
-        if item.group not in groups:
-            groups.add(item.group)
-            found.append(
-                Explained(
-                    item.key,
-                    item.location,
-                    float(scores[row]),
-                    neighbour.key,
-                    neighbour.location,
-                    _box(item),
-                    _box(neighbour),
-                )
+        one, other = own[row], others[nearest[row]]
+        if one.group not in found:
+            found[one.group] = Explained(
+                one.key, one.file, float(scores[row]), other.key, other.file, one.box, other.box
             )
         if len(found) == count:
             break
-    return tuple(found)
-
-
-def _box(item: Item) -> tuple[int, int, int] | None:
-    return None if item.crop is None else (item.crop.left, item.crop.top, item.crop.side)
+    return tuple(found.values())
 
 
 def _low_level(after: Sequence[Item], real: Sequence[Item], watch: Watch) -> tuple[LowLevel, ...]:

@@ -72,9 +72,13 @@ def open_features(
     if isinstance(source, FeatureSet):
         return ReadyFeatures(source)
     if is_feature_file(source):
-        path = Path(source)
-        return ReadyFeatures(FeatureSet.load(path) if path.suffix.lower() == ".safetensors" else read_features(path))
+        return ReadyFeatures(read_feature_file(Path(source)))
     return extract(open_images(source), extractor, batch_size=batch_size, workers=workers, cache=cache)
+
+
+def read_feature_file(path: Path) -> FeatureSet:
+    """The features in a file, by its suffix; raises InputError as :func:`open_features`."""
+    return FeatureSet.load(path) if path.suffix.lower() == ".safetensors" else read_features(path)
 
 
 def read_features(path: Path) -> FeatureSet:

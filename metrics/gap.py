@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,13 @@ import torch
 
 from .cache import FeatureCache
 from .closed import change, gap_closed
+from .comparison_sets import PHOTOS, Watch, open_sets, pair_up
 from .errors import InputError
 from .explain import EXPLAINED, causes
 from .extractors import DEFAULT, load_extractor, load_levels
-from .extractors.extractor import Extractor
-from .features import FeatureSet, extract
+from .features import FeatureSet
 from .gap_report import Example, GapReport, Kept, Measurement, Permuted, Resampled, Row, SetSummary
-from .images import ImageError, ImageSet, open_images
+from .images import ImageSet
 from .kept import labels_kept, structure_kept
 from .ledger import licences
 from .noise_floor import noise_floor
@@ -31,13 +30,10 @@ from .sliced_gap import measure_slices
 from .statistics import DISTANCES, Measured, check_metrics, measure
 
 METRICS = ("kid", "fid")  # unless others are asked for
-PHOTOS = ("real", "floor")  # the roles that real photos play
 PERMUTATIONS = 199
 TESTABLE = 10_000  # images of both sets up to which the permutation test is made: beyond, any difference is significant
 HALVINGS = 20  # random splits of the reference that make the floor when no floor set is given
 EXAMPLES = 12  # rows of the image grid
-
-Watch = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 def compare(
@@ -63,7 +59,8 @@ def compare(
 ) -> GapReport:
     """Measure how far ``synthetic`` is from ``real``, and how much of the gap of ``before`` it closed.
 
-    A set is whatever :func:`metrics.images.open_images` takes: a folder, a zip, tar shards, a tensor and more.
+    A set is whatever :func:`metrics.images.open_images` takes, a folder, a zip, tar shards, a tensor and more; or
+    features, as :func:`metrics.feature_source.open_features` reads them, about which less can be said.
 
     Args:
         synthetic: the images under test.
@@ -93,13 +90,11 @@ def compare(
     """
     check_metrics(metrics)
     given = {"after": synthetic, "real": real, "before": before, "floor": floor}
-    sets = {role: _opened(images) for role, images in given.items() if images is not None}
-    cut = _cropped(sets, crops, seed)
-    _check_groups(cut)
+    sets = open_sets({role: source for role, source in given.items() if source is not None}, crops, seed)
     how: dict[str, Any] = {"weights": weights, "device": device, "precision": precision}
-    extracted = _Extracting(load_extractor(extractor, **how), batch_size, cache, watch)
-    features = {role: extracted(images, role) for role, images in cut.items()}
-    notes = _pair_up(features)
+    network = load_extractor(extractor, **how) if sets.images else None
+    features = sets.extract(network, batch_size, cache, watch)
+    notes = pair_up(features)
     after, reference = features["after"], features["real"]
     roles = [role for role in ("before", "after", "floor") if role in features]
     found = {role: {name: measure(name, features[role], reference, seed=seed) for name in metrics} for role in roles}
@@ -109,22 +104,29 @@ def compare(
         _row(role, features[role], found[role].values(), notes if role == "after" else (), p.get(role, {}))
         for role in roles
     ]
-    if "floor" not in sets:
+    if "floor" not in features:
         found["floor"] = {name: _split_floor(name, after, reference, seed) for name in metrics}
         rows.append(_row("floor", reference, found["floor"].values(), (), {}))
     paired = "before" in features and features["before"].keys == after.keys
-    moved = [{role: found[role][name] for role in found} for name in metrics if name in DISTANCES and "before" in sets]
-    why = causes((cut["after"], cut["real"]), (after, reference), explained, watch)
-    held = [licences(sets[role]) for role in PHOTOS if role in sets]
+    moved = [
+        {role: found[role][name] for role in found} for name in metrics if name in DISTANCES and "before" in features
+    ]
+    why = causes((sets.images.get("after"), sets.images.get("real")), (after, reference), explained, watch)
+    layers: tuple[Measurement, ...] = ()
+    if profile:
+        levels = load_levels(extractor, **how)
+        seen = sets.only("after", "real").extract(levels, batch_size, cache, watch)
+        layers = _profile(seen["after"], seen["real"], levels.columns)
+    held = [licences(sets.whole[role]) for role in PHOTOS if role in sets.whole]
     return GapReport(
-        reference=_summary(reference, _digest(cut["real"], reference)),
+        reference=_summary(reference, sets.digest(reference)),
         rows=tuple(rows),
         closed=tuple(gap_closed(one["before"], one["after"], one["floor"], paired=paired) for one in moved),
         extractor={"name": reference.extractor, "fingerprint": reference.fingerprint, **reference.preprocessing},
         config={
-            **{role: str(images.root) for role, images in sets.items()},
+            **{role: one.root for role, one in features.items()},
             "crops": crops,
-            "crop size": _side(sets["after"]) if crops else None,
+            "crop size": sets.crop_size,
             "metrics": list(metrics),
             "permutations": permutations,
             "slices": list(slices),
@@ -135,13 +137,13 @@ def compare(
         },
         licences=tuple(row for part in held for row in part.rows),
         unlicensed=tuple(key for part in held for key in part.unlicensed),
-        examples=_examples(sets, after),
-        kept=_kept(sets, features, seed, watch) if paired else (),
+        examples=_examples(sets.whole, after),
+        kept=_kept(sets.whole, features, seed, watch) if paired else (),
         change=tuple(change(one["before"], one["after"], paired=paired) for one in moved),
         permuted=Permuted(tested.combined, tested.permutations, tuple(tested.p_values), tested.warnings)
         if tested
         else None,
-        profile=_profile(replace(extracted, network=load_levels(extractor, **how)), cut) if profile else (),
+        profile=layers,
         slices=measure_slices(after, reference, slices, permutations, seed) if slices else (),
         low_level=why.low_level,
         most_synthetic=why.most_synthetic,
@@ -151,88 +153,11 @@ def compare(
     )
 
 
-def _opened(images: Any) -> ImageSet:
-    return images if isinstance(images, ImageSet) else open_images(images)
-
-
-def _cropped(sets: dict[str, ImageSet], crops: int, seed: int) -> dict[str, ImageSet]:
-    """Crops of the photos of 'real' and 'floor', as large as the short side of the first image under test."""
-    if crops < 0:
-        raise InputError(f"crops = {crops}: expected 0 (whole photos) or more.")
-    if crops == 0:
-        return sets
-    size = _side(sets["after"])
-    return {role: images.crops(crops, size, seed) if role in PHOTOS else images for role, images in sets.items()}
-
-
-def _side(images: ImageSet) -> int:
-    """Short side of the first readable image: crops of real photos are made as large."""
-    for item in images:
-        try:
-            return min(item.dimensions())
-        except ImageError:
-            continue
-    raise InputError(f"{images.root}: none of {len(images)} images can be read.")
-
-
-def _check_groups(sets: dict[str, ImageSet]) -> None:
-    """Before any network runs: enough independent images on every side."""
-    for role, images in sets.items():
-        groups = len({item.group for item in images})
-        needed = 4 if role == "real" and "floor" not in sets else 2
-        if groups < needed:
-            why = (
-                "halved for the floor; add photos, or name other real images: --floor FOLDER"
-                if needed == 4
-                else ("measured; add images (crops of one photo are not independent)")
-            )
-            raise InputError(
-                f"{images.root}: {groups} independent image(s), and at least {needed} are needed to be {why}."
-            )
-
-
-@dataclass(frozen=True)
-class _Extracting:
-    """How features are made of images."""
-
-    network: Extractor
-    batch_size: int
-    cache: FeatureCache | None
-    watch: Watch
-
-    def __call__(self, images: ImageSet, role: str) -> FeatureSet:
-        what = {"real": "real", "after": "under test", "before": "before", "floor": "floor"}[role]
-        work = extract(images, self.network, batch_size=self.batch_size, cache=self.cache)
-        for _ in self.watch(work, f"features: {what}"):
-            pass
-        features = work.result
-        if len(set(features.groups)) < 2:
-            raise InputError(
-                f"{images.root}: {len(features)} readable images of {len(set(features.groups))} photos; at least 2 "
-                "independent ones are needed. Repair or add images."
-            )
-        return features
-
-
-def _pair_up(features: dict[str, FeatureSet]) -> tuple[str, ...]:
-    """Keep only the keys that 'before' and 'after' share, in one order; says what was left out."""
-    if "before" not in features:
-        return ()
-    before, after = features["before"], features["after"]
-    places = {key: index for index, key in enumerate(before.keys)}
-    shared = [index for index, key in enumerate(after.keys) if key in places]
-    if len(shared) < 2:
-        return ("No two images of 'before' have the same key here, so the two sets are treated as unrelated.",)
-    left_out = len(before) + len(after) - 2 * len(shared)
-    features["after"] = after.subset(shared)
-    features["before"] = before.subset([places[after.keys[index]] for index in shared])
-    return (f"{left_out} images without a partner of the same key in the other set were left out.",) if left_out else ()
-
-
-def _kept(sets: dict[str, ImageSet], features: dict[str, FeatureSet], seed: int, watch: Watch) -> tuple[Kept, ...]:
+def _kept(sets: Mapping[str, ImageSet], features: dict[str, FeatureSet], seed: int, watch: Watch) -> tuple[Kept, ...]:
     """What of the raw images survives, where 'before' and 'after' are pairs."""
     before, after = features["before"], features["after"]
-    structure = structure_kept(sets["before"], sets["after"], after.keys, watch)
+    images = sets.get("before"), sets.get("after")
+    structure = structure_kept(*images, after.keys, watch) if images[0] and images[1] else ()
     return (*structure, *labels_kept(before, after, seed))
 
 
@@ -284,18 +209,13 @@ def _split_floor(name: str, after: FeatureSet, real: FeatureSet, seed: int) -> M
     return Measured(Measurement(full, float(values.mean()), None, float(low), float(high), n, m, (note,)))
 
 
-def _profile(extracted: _Extracting, cut: Mapping[str, ImageSet]) -> tuple[Measurement, ...]:
+def _profile(after: FeatureSet, real: FeatureSet, columns: Mapping[str, slice]) -> tuple[Measurement, ...]:
     """KID of the set under test at every level of the network, from low to high."""
-    after, real = (extracted(cut[role], role) for role in ("after", "real"))
 
     def level(features: FeatureSet, name: str) -> FeatureSet:
-        return replace(
-            features, features=features.features[:, extracted.network.columns[name]].contiguous(), extractor=name
-        )
+        return replace(features, features=features.features[:, columns[name]].contiguous(), extractor=name)
 
-    return tuple(
-        measure("kid", level(after, name), level(real, name)).measurement for name in extracted.network.columns
-    )
+    return tuple(measure("kid", level(after, name), level(real, name)).measurement for name in columns)
 
 
 def _resampled(found: Iterable[Measured]) -> tuple[Resampled, ...]:
@@ -310,21 +230,10 @@ def _summary(features: FeatureSet, digest: str = "") -> SetSummary:
     return SetSummary(features.root, len(features), len(set(features.groups)), features.skipped, digest)
 
 
-def _digest(images: ImageSet, features: FeatureSet) -> str:
-    """Names the measured images by their content, crops and groups, and the network."""
-    items = {item.key: item for item in images}
-    stored: dict[str, str] = {}  # many crops share a photo
-    whole = hashlib.sha256(features.fingerprint.encode())
-    for key in features.keys:
-        item = items[key]
-        if item.location not in stored:
-            stored[item.location] = item.digest()
-        whole.update(repr((key, stored[item.location], item.crop, item.group)).encode())
-    return whole.hexdigest()[:16]
-
-
-def _examples(sets: dict[str, ImageSet], after: FeatureSet) -> tuple[Example, ...]:
+def _examples(sets: Mapping[str, ImageSet], after: FeatureSet) -> tuple[Example, ...]:
     """EXAMPLES results spread evenly over the set, each with its raw image and the crop of its style photo if known."""
+    if "after" not in sets:
+        return ()
     results = {item.key: item for item in sets["after"]}
     contents = {item.key: item.location for item in sets.get("before", ())}
     styles = {item.key: item.location for item in sets.get("floor", ())}

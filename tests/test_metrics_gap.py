@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics import gap
+from metrics import comparison_sets, gap
 from metrics.errors import InputError
 from metrics.features import FeatureSet
 from metrics.gap import compare
@@ -31,7 +31,7 @@ def features(monkeypatch):
     class Network:
         name, fingerprint, preprocessing = "net", "f", {}
 
-    monkeypatch.setattr(gap, "extract", lambda images, network, batch_size, cache: Work(images))
+    monkeypatch.setattr(comparison_sets, "extract", lambda images, network, batch_size, cache: Work(images))
     monkeypatch.setattr(gap, "load_extractor", lambda *a, **k: Network())
     return held.update
 
