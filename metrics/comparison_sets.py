@@ -106,10 +106,9 @@ def open_sets(sources: Mapping[str, Any], crops: int, seed: int) -> Sets:
         if "after" not in whole or not all(role in whole for role in PHOTOS if role in sources):
             raise InputError("crops are cut of images, and one of the sets was given as features. Use crops = 0.")
         size = _side(whole["after"])
-    images = {
-        role: one.crops(crops, size, seed) if size is not None and role in PHOTOS else one
-        for role, one in whole.items()
-    }
+    images = dict(whole)
+    if size is not None:
+        images |= {role: whole[role].crops(crops, size, seed) for role in PHOTOS if role in whole}
     ready = {**given, **{role: read_feature_file(Path(source)) for role, source in files.items()}}
     for role in sources:
         groups = {item.group for item in images[role]} if role in images else set(ready[role].groups)

@@ -108,9 +108,8 @@ def compare(
         found["floor"] = {name: _split_floor(name, after, reference, seed) for name in metrics}
         rows.append(_row("floor", reference, found["floor"].values(), (), {}))
     paired = "before" in features and features["before"].keys == after.keys
-    moved = [
-        {role: found[role][name] for role in found} for name in metrics if name in DISTANCES and "before" in features
-    ]
+    distances = [name for name in metrics if name in DISTANCES and "before" in features]
+    moved = [{role: found[role][name] for role in found} for name in distances]
     why = causes((sets.images.get("after"), sets.images.get("real")), (after, reference), explained, watch)
     layers: tuple[Measurement, ...] = ()
     if profile:
@@ -156,8 +155,8 @@ def compare(
 def _kept(sets: Mapping[str, ImageSet], features: dict[str, FeatureSet], seed: int, watch: Watch) -> tuple[Kept, ...]:
     """What of the raw images survives, where 'before' and 'after' are pairs."""
     before, after = features["before"], features["after"]
-    images = sets.get("before"), sets.get("after")
-    structure = structure_kept(*images, after.keys, watch) if images[0] and images[1] else ()
+    contents, results = sets.get("before"), sets.get("after")
+    structure = structure_kept(contents, results, after.keys, watch) if contents and results else ()
     return (*structure, *labels_kept(before, after, seed))
 
 
