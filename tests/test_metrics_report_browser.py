@@ -178,9 +178,13 @@ def test_the_map_tells_its_points_on_hover_and_focus(visit, file):
     page.mouse.move(0, 0)
     assert tip.is_hidden()
     assert page.locator("svg.map.tips circle[tabindex='0']").count() == 1  # one stop on the way of the Tab key
+    page.evaluate("scrollTo(0, 0)")
     points.first.focus()
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")  # it was scrolled to
     assert tip.inner_text() == points.first.get_attribute("aria-label")
     box = tip.bounding_box()
+    at = points.first.bounding_box()
+    assert abs(box["x"] + box["width"] / 2 - at["x"]) < 20 and abs(box["y"] + box["height"] - at["y"]) < 60
     assert box["x"] >= 0 and box["y"] >= 0 and box["x"] + box["width"] <= 1440 and box["y"] + box["height"] <= 900
     page.keyboard.press("Escape")
     assert tip.is_hidden()

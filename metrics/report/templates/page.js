@@ -104,6 +104,12 @@ function tell(mark) {
 
 const hide = () => { tip.hidden = true; };
 
+function rest() {  // nothing is pointed at: back to the mark with the focus
+  const focused = document.activeElement;
+  if (!tip.hidden && texts.has(focused)) tell(focused);
+  else hide();
+}
+
 function nearest(marks, from, [right, down]) {
   const centre = (mark) => {
     const box = mark.getBoundingClientRect();
@@ -142,8 +148,8 @@ for (const plot of document.querySelectorAll("svg.tips")) {
   plot.setAttribute("role", "group");
   marks[0].setAttribute("tabindex", "0");
   const markAt = (event) => event.target.closest("[tabindex]");
-  plot.addEventListener("pointerover", (event) => (markAt(event) ? tell(markAt(event)) : hide()));
-  plot.addEventListener("pointerleave", hide);
+  plot.addEventListener("pointerover", (event) => (markAt(event) ? tell(markAt(event)) : rest()));
+  plot.addEventListener("pointerleave", rest);
   plot.addEventListener("focusin", (event) => tell(event.target));
   plot.addEventListener("focusout", hide);
   plot.addEventListener("click", (event) => {
@@ -162,4 +168,4 @@ for (const plot of document.querySelectorAll("svg.tips")) {
 }
 
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
-document.addEventListener("scroll", hide, { passive: true });
+document.addEventListener("scroll", rest, { passive: true, capture: true });
