@@ -56,20 +56,20 @@ class Measure:
 
 
 MEASURES = (
-    Measure("brightness", "L*", 1.0, "are brighter", "are darker", "mean L* {:.1f} against {:.1f}"),
-    Measure("contrast", "L*", 1.0, "have more contrast", "have less contrast", "spread of L* {:.1f} against {:.1f}"),
+    Measure("brightness", "L*", 1.0, "are brighter", "are darker", "mean L* {:z.1f} against {:z.1f}"),
+    Measure("contrast", "L*", 1.0, "have more contrast", "have less contrast", "spread of L* {:z.1f} against {:z.1f}"),
     Measure(
-        "saturation", "chroma", 1.0, "are more saturated", "are less saturated", "mean chroma {:.1f} against {:.1f}"
+        "saturation", "chroma", 1.0, "are more saturated", "are less saturated", "mean chroma {:z.1f} against {:z.1f}"
     ),
-    Measure("red-green", "a*", 1.0, "are redder", "are greener", "mean a* {:.1f} against {:.1f}"),
-    Measure("yellow-blue", "b*", 1.0, "are yellower", "are bluer", "mean b* {:.1f} against {:.1f}"),
+    Measure("red-green", "a*", 1.0, "are redder", "are greener", "mean a* {:z.1f} against {:z.1f}"),
+    Measure("yellow-blue", "b*", 1.0, "are yellower", "are bluer", "mean b* {:z.1f} against {:z.1f}"),
     Measure(
         "colour variety",
         "a*b*",
         1.0,
         "vary more in colour",
         "vary less in colour",
-        "spread of a*b* {:.1f} against {:.1f}",
+        "spread of a*b* {:z.1f} against {:z.1f}",
     ),
     Measure(
         "spectrum slope",
@@ -77,10 +77,12 @@ MEASURES = (
         0.1,
         "have more fine detail for their coarse shapes",
         "have less fine detail for their coarse shapes",
-        "spectrum slope {:.2f} against {:.2f}",
+        "spectrum slope {:z.2f} against {:z.2f}",
     ),
-    Measure("sharpness", "ratio", 0.05, "are sharper", "are blurrier", "sharpness {:.2f} against {:.2f}"),
-    Measure("edge density", "%", 1.0, "have more edges", "have fewer edges", "{:.1f} % of the pixels against {:.1f} %"),
+    Measure("sharpness", "ratio", 0.05, "are sharper", "are blurrier", "sharpness {:z.2f} against {:z.2f}"),
+    Measure(
+        "edge density", "%", 1.0, "have more edges", "have fewer edges", "{:z.1f} % of the pixels against {:z.1f} %"
+    ),
 )
 
 

@@ -89,6 +89,16 @@ def test_size_of_the_test_where_rows_depend_in_groups():
     assert np.mean(np.array(naive) <= 0.1) > 0.5
 
 
+def test_cautious_where_only_the_real_images_come_in_groups():
+    p, names = [], [i // 4 for i in range(60)]
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        x = rng.standard_normal((40, 8)) * np.sqrt(1.09)
+        y = np.repeat(rng.standard_normal((15, 8)), 4, 0) + 0.3 * rng.standard_normal((60, 8))
+        p.append(c2st(x, y, groups_y=names, permutations=39, seed=seed).p)
+    assert np.mean(np.array(p) <= 0.1) < 0.1 + 3 * np.sqrt(0.1 * 0.9 / 150)
+
+
 def test_power_grows_with_the_gap():
     areas = [
         np.mean([c2st(*draws(40, 40, 30, s, seed), permutations=1).value for seed in range(8)]) for s in (0, 0.2, 1)

@@ -155,6 +155,11 @@ def test_gap_of_two_samples_is_what_textbooks_say():
     assert gap_of("saturation", b, a).sentence.startswith("The synthetic images are more saturated")
 
 
+def test_numbers_that_round_to_zero_have_no_sign():
+    sentence = gap_of("red-green", np.full(9, -0.01), np.full(9, 5.0)).sentence
+    assert sentence == "The synthetic images are greener: mean a* 0.0 against 5.0."
+
+
 def test_effect_survives_outliers_and_sets_without_spread():
     rng = np.random.default_rng(1)
     a, b = rng.standard_normal(101), 3 + rng.standard_normal(101)
