@@ -228,7 +228,7 @@ def test_the_file_stays_below_its_bound_and_loses_the_oldest_first(tmp_path, mon
 
 def test_prune_and_clear_give_the_space_back(tmp_path):
     with filled(tmp_path, 300, 1024) as cache:
-        before = cache.path.stat().st_size
+        before = cache.stats().size
         removed = cache.prune(before // 4)
         assert 200 < removed < 300 and cache.path.stat().st_size <= before // 4
         assert cache.stats().entries == 300 - removed
