@@ -2,6 +2,7 @@
 
 import base64
 import io
+import zipfile
 
 import numpy as np
 from gap_reports import plain_text, report, save
@@ -114,3 +115,16 @@ def test_the_measured_square_is_cut_out(tmp_path):
     _, ours, nearest = explained((one,), "real")[0]
     assert (ours.width, ours.height) == (nearest.width, nearest.height) == (40, 40)
     assert (pixels(ours.uri).mean().round(), pixels(nearest.uri).mean().round()) == (200, 0)
+
+
+def test_images_in_archives_are_shown(tmp_path):
+    path = save(tmp_path / "a.png", np.full((64, 64, 3), 200, np.uint8))
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.write(path, "c/a.png")
+    member = f"{tmp_path / 'set.zip'}::c/"
+    images = (Explained("c/a", f"{member}a.png", 0.2, "c/b", f"{member}b.png"),)
+    _, ours, nearest = explained(images, "after")[0]
+    assert pixels(ours.uri).mean().round() == 200
+    assert nearest.note.startswith("cannot be shown: ") and "gone" not in nearest.note
+    (tmp_path / "set.zip").unlink()
+    assert explained(images, "after")[0][1].note == "cannot be shown: the file is gone"

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..gap_report import Example, Explained
-from ..images import Crop, ImageError, cut, decode
+from ..images import BESIDE, Crop, ImageError, cut, read_location
 
 SIDE = 256  # pixels of a thumbnail's longer side
 ROWS = 24  # examples shown; with LARGEST it bounds the page
@@ -97,20 +97,15 @@ def _thumb(
     try:
         uri, width, height = (small or _small)(path, box)
     except ImageError as error:
-        return Thumb(column, note=f"cannot be shown: {_reason(Path(path), error)}")
+        return Thumb(column, note=f"cannot be shown: {_reason(path, error)}")
     return Thumb(column, uri, width, height, role=role, key=key)
 
 
 def _small(path: str, box: tuple[int, int, int] | None) -> tuple[str, int, int]:
     """Data URI, width and height of the square ``box`` (left, top, side) of an image, or of all of it."""
-    whole = _read(path)
+    whole = read_location(path)
     image = thumbnail(whole if box is None else _region(whole, box))
     return _data_uri(image), image.width, image.height
-
-
-def _read(path: str) -> np.ndarray:
-    """The one place where the page's images come from."""
-    return decode(Path(path))
 
 
 def _region(image: np.ndarray, box: tuple[int, int, int]) -> np.ndarray:
@@ -121,9 +116,10 @@ def _region(image: np.ndarray, box: tuple[int, int, int]) -> np.ndarray:
     return cut(image, Crop(left, top, side, min(side, SIDE)))
 
 
-def _reason(path: Path, error: ImageError) -> str:
+def _reason(path: str, error: ImageError) -> str:
     try:
-        return str(error) if path.exists() else "the file is gone"
+        there = Path(path).exists() or Path(path.partition(BESIDE)[0]).exists()
+        return str(error) if there else "the file is gone"
     except (OSError, ValueError):  # a name that no file can have
         return str(error)
 
