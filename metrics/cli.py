@@ -143,11 +143,105 @@ def gate(
         write_scalars(found, scalars, result)
     print(gate_markdown(result, found))
     if github:
-        print("\n".join(to_annotations(result, str(budget) if budget else None)))
+        print(*to_annotations(result, str(budget) if budget else None), sep="\n")
         summary = os.environ.get("GITHUB_STEP_SUMMARY")
         if summary:
             append_summary(result, summary, found)
     raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def stats(
+    source: Annotated[str, typer.Argument(help=f"Images: {SOURCES}.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help=".safetensors: features; .npz: mean and covariance, as pytorch-fid has.")
+    ],
+    crops: Annotated[int, typer.Option(min=0, help="Cut this many square crops from every image.")] = 0,
+    size: Annotated[int, typer.Option(min=8, help="Side of the crops.")] = 256,
+    extractor: Annotated[str, typer.Option(help="As for domain-gap compare.")] = "efficientnet-lite0",
+    weights: Annotated[Path | None, typer.Option(help="Weights file of the extractor, instead of a download.")] = None,
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass: changes rounding only.")] = 32,
+    cache: Annotated[bool, typer.Option(help="Keep features for the next run.")] = True,
+    seed: Annotated[int, typer.Option(help="Decides crops.")] = 0,
+) -> None:
+    """Extract features once, to compare with later: a reference set that need not travel as images.
+
+    Example: domain-gap stats photos/judge --crops 16 -o judge.safetensors
+    """
+    from .cache import FeatureCache
+    from .extractors import load_extractor
+    from .features import extract
+    from .frechet_sources import mean_and_covariance
+    from .images import open_images
+    from .statistics_file import write_statistics
+
+    if out.suffix not in (".safetensors", ".npz"):
+        raise InputError(f"{out}: expected a name ending in .safetensors (features) or .npz (mean and covariance).")
+    network = load_extractor(extractor, weights=weights, device=device, precision=precision)
+    images = open_images(source)
+    work = extract(
+        images.crops(crops, size, seed) if crops else images,
+        network,
+        batch_size=batch_size,
+        cache=FeatureCache() if cache else None,
+    )
+    for _ in follow(work, "features"):
+        pass
+    features = work.result
+    if out.suffix == ".npz":
+        write_statistics(out, *mean_and_covariance(features))
+    else:
+        features.save(out)
+    for key, reason in features.skipped:
+        say(f"skipped {key}: {reason}")
+    say(f"{out}: {len(features)} images, {features.features.shape[1]} features each")
+
+
+@app.command()
+def frechet(
+    a: Annotated[str, typer.Argument(help="Images, features (.safetensors, .npy) or statistics (.npz: mu, sigma).")],
+    b: Annotated[str, typer.Argument(help="The same.")],
+    extractor: Annotated[str, typer.Option(help="The network behind the statistics.")] = "inception",
+    weights: Annotated[Path | None, typer.Option(help="Weights file of the extractor, instead of a download.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass: changes rounding only.")] = 32,
+    cache: Annotated[bool, typer.Option(help="Keep features for the next run.")] = True,
+) -> None:
+    """Print the Fréchet distance (FID) of two sources, also to published statistics.
+
+    Example: domain-gap frechet samples cifar10-statistics.npz --extractor inception
+    """
+    from .cache import FeatureCache
+    from .extractors import load_extractor
+    from .frechet_sources import frechet_of_sources
+
+    network = load_extractor(extractor, weights=weights, device=device)
+    print(frechet_of_sources(a, b, network, batch_size=batch_size, cache=FeatureCache() if cache else None))
+
+
+@app.command()
+def cache(
+    what: Annotated[str, typer.Argument(help="info, prune or clear.")] = "info",
+    max_size: Annotated[float | None, typer.Option(min=0, help="prune: down to this many GB; default 2.")] = None,
+) -> None:
+    """Show, shrink or empty the feature cache ($REVERSE_STYLIZE_CACHE, else ~/.cache/reverse-stylize/features)."""
+    from .cache import FeatureCache
+    from .registry import unknown
+
+    if what not in ("info", "prune", "clear"):
+        raise unknown("action", what, ("info", "prune", "clear"))
+    held = FeatureCache()
+    if what == "prune":
+        say(f"removed {held.prune(None if max_size is None else int(max_size * 1e9))} features")
+    elif what == "clear":
+        held.clear()
+    found = held.stats()
+    print(
+        f"{found.path}: {found.entries} features, {found.size / 1e6:.1f} MB of at most {found.max_bytes / 1e6:.0f} MB"
+    )
+    held.close()
 
 
 @app.command()

@@ -79,7 +79,7 @@ class GateResult:
         words = {"fail": "failed", "inconclusive": "inconclusive", "pass": "passed"}
         counts = {verdict: sum(c.verdict == verdict for c in self.checks) for verdict in SEVERITY}
         told = ", ".join(f"{count} {words[verdict]}" for verdict, count in counts.items() if count)
-        return f"{self.verdict.upper()}: of {len(self.checks)} checks, {told}."
+        return f"{self.verdict.upper()}: of {len(self.checks)} check{'s' * (len(self.checks) > 1)}, {told}."
 
 
 def gate(report: GapReport, budgets: Budgets, *, baseline: GapReport | None = None) -> GateResult:
@@ -108,7 +108,7 @@ def _check(estimate: Estimate, budget: Budget, confidence: float, family: int) -
     sign = 1.0 if budget.side == "max" else -1.0
     excess = sign * (estimate.value - budget.limit)  # above 0: beyond the budget
     if estimate.too_few:
-        why = f"{estimate.name} has too few images ({estimate.images}) to be measured. Add images, or leave it out."
+        why = f"{estimate.name} has too few images ({estimate.images}) to be measured. Add images of it."
         return _without_bounds(estimate, budget, "inconclusive", why)
     if not math.isfinite(estimate.value):
         why = f"{estimate.name} could not be measured: its value is not finite, which keeps no budget."
