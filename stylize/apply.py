@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +15,10 @@ import numpy as np
 
 from metrics.errors import InputError
 from metrics.extractors.extractor import check_device
-from metrics.images import ImageError, ImageSet, Item, open_images, sha256
+from metrics.images import BESIDE, ImageError, ImageSet, Item, open_images, sha256
 from metrics.ledger import write_ledger
 from metrics.registry import unknown
+from metrics.sources.member import read_member
 
 from . import __version__
 from .data.encode import SUFFIXES, check_format, encode
@@ -29,7 +31,7 @@ from .styles.network import read_network
 
 def apply_style(
     style: str | Path,
-    synthetic: str | Path,
+    synthetic: Any,
     out: str | Path,
     *,
     method: str | None = None,
@@ -52,7 +54,7 @@ def apply_style(
 
     Args:
         style: a style bank, as :meth:`StyleBank.save` writes it.
-        synthetic: a folder of images.
+        synthetic: a folder of images, or another source that :func:`metrics.images.open_images` reads.
         out: the folder to fill; new, empty, or an earlier run of the same configuration.
         method: one of :data:`stylize.styles.METHODS`, or several joined by ``+``.
         strength: 0 (unchanged) to 1 (all of the style's statistics). Without method and strength: the preset ``fast``.
@@ -107,7 +109,7 @@ def apply_style(
 
 def check_network(method: str, network: str | Path | None) -> None:
     """Raises InputError for an unknown method, or weights that the method does not use or that cannot be used."""
-    names = stages(method)
+    names = [name for name, _ in stages(method)]
     if network is None:
         return
     if "network" not in names:
@@ -136,16 +138,16 @@ def make_plan(bank: StyleBank, images: ImageSet, assignment: str = "balanced", w
 def content_digest(images: ImageSet) -> str:
     """A digest of the set's files and labels: resuming on another input is refused."""
     lines = [
-        json.dumps([item.key, item.path.suffix, item.label, _file_digest(item.path), *sorted(item.companions.items())])
+        json.dumps([item.key, Path(item.location).suffix, item.label, _digest(item), *sorted(item.companions.items())])
         for item in images
     ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _file_digest(path: Path) -> str:
+def _digest(item: Item) -> str:
     try:
-        return sha256(path)
-    except OSError:  # the shard pass meets the file again and lists it
+        return item.digest()
+    except ImageError:  # the shard pass meets the image again and lists it
         return "unreadable"
 
 
@@ -190,7 +192,7 @@ class Stylise:
     def _row(self, item: Item) -> dict[str, Any]:
         label = {} if item.label is None else {"label": item.label}
         return label | {
-            "source": item.path.relative_to(self.root).as_posix(),
+            "source": _source(self.root, item),
             "style": dict(self.bank.sources[self.plan[item.key]]),
             "method": self.method,
             "strength": self.strength,
@@ -199,7 +201,16 @@ class Stylise:
         }
 
 
+def _source(root: Path, item: Item) -> str:
+    """The image's name below the root: of a file, or of a member of an archive."""
+    if isinstance(item.content, Path):
+        return Path(os.path.relpath(item.content, root)).as_posix()
+    return item.location.rpartition(BESIDE)[2]
+
+
 def _read_companion(root: Path, name: str) -> bytes:
+    if root.is_file():  # an archive
+        return read_member(root, name)
     path = (root / name).resolve()
     if not path.is_relative_to(root.resolve()) or any(part.startswith(".") for part in Path(name).parts):
         raise ImageError(f"its companion {name!r} is hidden or lies outside {root}")

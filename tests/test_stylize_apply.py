@@ -1,4 +1,6 @@
 import json
+import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -156,3 +158,31 @@ def test_own_network_weights_are_used_and_part_of_the_configuration(style, synth
         run(style, synthetic, tmp_path / "no", method="colour", network=weights)
     with pytest.raises(InputError, match=r"none\.safetensors"):
         run(style, synthetic, tmp_path / "no", method="network", network=tmp_path / "none.safetensors")
+
+
+def test_archives_give_the_same_bytes_as_the_folder(style, folder, picture, tmp_path):
+    rows = [{"file_name": "a/0.png", "label": "cat", "mask_file_name": "masks/0.png"}, {"file_name": "b/1.png"}]
+    root = folder("set", {"a/0.png": picture(1), "b/1.png": picture(2), "b/bad.png": b"x", "masks/0.png": picture(3)})
+    (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    archive = shutil.make_archive(str(tmp_path / "set"), "zip", root)
+    run(style, root, tmp_path / "from-folder")
+    run(style, archive, tmp_path / "from-zip", workers=2, shard_size=1)
+    run(style, [root / "a/0.png", root / "b/1.png", root / "b/bad.png"], tmp_path / "from-paths")
+    (root / "metadata.jsonl").unlink()
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        tar.add(root, ".")
+    run(style, tmp_path / "set.tar", tmp_path / "from-tar")
+
+    def written(name):
+        files = tree(tmp_path / name)
+        return files, json.loads(files.pop("run.json"))["config"]
+
+    expected, config = written("from-folder")
+    assert len(expected) == 6 and "masks/0.png" in expected
+    for name in ("from-zip", "from-paths"):
+        files, other = written(name)
+        assert files == expected and other["images"] == config["images"]
+    files, _ = written("from-tar")  # masks are images like any other where no metadata says what they are
+    assert all(files[name] == expected[name] for name in ("a/0.png", "b/1.png"))
+    with pytest.raises(InputError, match=r"set\.zip::a/0\.png: not a file of its own\. Expected a folder of images"):
+        _ = open_images(archive)[0].path

@@ -35,6 +35,8 @@ def open_list(path: Path) -> ImageSet:
 def open_files(paths: Sequence[Path], root: Path | None = None, name: Path | None = None) -> ImageSet:
     """The images at ``paths``; keys are relative to ``root``, or to the folder that all paths have in common.
 
+    Errors call the list ``name``.
+
     Raises:
         InputError: none named, one named twice, or not a file.
     """
@@ -50,7 +52,7 @@ def open_files(paths: Sequence[Path], root: Path | None = None, name: Path | Non
         if below in contents:
             raise InputError(f"{name or base}: {path} is named twice. Remove one of the two.")
         contents[below] = path
-    return assemble(name or root or Path(base), contents, read_metadata(Path(base)), "list")
+    return assemble(root or Path(base), contents, read_metadata(Path(base)), "list")
 
 
 def open_pattern(pattern: str, paths: Sequence[Path]) -> ImageSet:
