@@ -3,20 +3,17 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from timm.models import get_pretrained_cfg
 
 from metrics.errors import InputError
-from metrics.extractors import DEFAULT, EXTRACTORS, efficientnet_lite, inception, load_extractor
+from metrics.extractors import DEFAULT, EXTRACTORS, efficientnet_lite, load_extractor
 from metrics.extractors.extractor import Extractor
-from metrics.extractors.preprocess import Preprocess
 from metrics.extractors.weights import read_weights
 from metrics.images import decode
 
@@ -53,7 +50,14 @@ def test_default_is_registered():
     ("name", "message"),
     [
         ("efficientnet-lite", "unknown extractor 'efficientnet-lite'. Did you mean 'efficientnet-lite2' or"),
-        ("inception:2048", "only timm takes a model name. Got 'inception'; expected timm:<model>"),
+        (
+            "random-conv:3",
+            "random-conv takes no model name; only clip, dinov2, inception, timm do. Expected 'random-conv'",
+        ),
+        ("inception:cleen", "unknown preset of inception 'cleen'. Did you mean 'clean'"),
+        ("dinov2:vit_l14", "unknown DINOv2 model 'vit_l14'. Did you mean 'vitl14' or"),
+        ("clip:ViT-L-14-33", "unknown CLIP model 'ViT-L-14-33'. Did you mean 'ViT-L-14-336' or"),
+        ("efficientnet-lite0/", "names no layer. Expected efficientnet-lite0/<layer>, or efficientnet-lite0 for its"),
         ("timm", "names no model. Expected timm:<model>, as in timm:resnet18"),
         ("timm:resnet19", "timm has no model 'resnet19'. Did you mean timm:resnet18 or"),
         ("timm:test_vit.nope", "timm has no weights 'nope' for 'test_vit'. Known tags: r160_in1k"),
@@ -130,52 +134,6 @@ def test_anything_but_a_batch_of_rgb_bytes_is_refused(lite0, bad):
 def test_a_network_without_one_vector_per_image_is_refused():
     with pytest.raises(InputError, match=r"maps gives \[1, 3, 32, 32\] per batch. Expected one vector per image"):
         Extractor("maps", torch.nn.Identity(), torch.Tensor.float, architecture="", preprocessing={})
-
-
-# --- preprocessing, against timm's own Pillow pipeline
-
-CONFIGS = {
-    "lite0": {"input_size": (3, 224, 224), "interpolation": "bicubic", "crop_pct": 0.875, "crop_mode": "center"},
-    "dinov2": {"input_size": (3, 518, 518), "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center"},
-    "bilinear": {"input_size": (3, 160, 160), "interpolation": "bilinear", "crop_pct": 0.95, "crop_mode": "center"},
-    "squash": {"input_size": (3, 256, 256), "interpolation": "bicubic", "crop_pct": 0.9, "crop_mode": "squash"},
-    "border": {"input_size": (3, 224, 224), "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "border"},
-    "border-crop": {"input_size": (3, 96, 96), "interpolation": "bilinear", "crop_pct": 0.9, "crop_mode": "border"},
-    "oblong": {"input_size": (3, 112, 160), "interpolation": "bilinear", "crop_pct": 0.9, "crop_mode": "center"},
-}
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def preprocess(config):
-    return Preprocess(
-        config["input_size"][1:], config["interpolation"], config["crop_pct"], config["crop_mode"], MEAN, STD
-    )
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("size", [(300, 400), (401, 255), (97, 33), (224, 224), (1000, 600)])
-def test_preprocessing_is_timms_pillow_pipeline(name, size):
-    config = CONFIGS[name]
-    image = photo("learn/cat.jpg")[0].permute(1, 2, 0).numpy()
-    image = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC)).copy()
-    image[::7, ::5] = noise(*image[::7, ::5].shape).numpy()  # sharp edges, where bicubic overshoots
-    pipeline = timm.data.create_transform(**config, mean=MEAN, std=STD, is_training=False)
-    theirs = pipeline(Image.fromarray(image))
-    ours = preprocess(config)(torch.from_numpy(image).permute(2, 0, 1)[None])[0]
-    levels = (ours - theirs).abs() * torch.tensor(STD).view(3, 1, 1) * 255
-    assert ours.shape == theirs.shape
-    if name == "squash" and size[0] > size[1]:  # from version 13, Pillow resizes the height first
-        assert levels.max() < 5.5
-        assert levels.mean() < 0.2
-    else:
-        assert levels.max() < 2.5
-        assert (levels > 0.5).float().mean() < 0.02
-
-
-@pytest.mark.parametrize("bad", [{"interpolation": "lanczos"}, {"crop_mode": "tile"}])
-def test_preprocessing_that_is_not_implemented_is_refused(bad):
-    with pytest.raises(InputError, match="is not supported"):
-        preprocess({**CONFIGS["lite0"], **bad})
 
 
 # --- EfficientNet-Lite
@@ -256,77 +214,6 @@ def test_training_checkpoints_are_unwrapped(tmp_path):
     assert read_weights(tmp_path / "checkpoint.pth").keys() == {"a"}
 
 
-# --- Inception
-
-
-@pytest.fixture(scope="module")
-def upstream():
-    """The FID network with random weights: the published ones need a download."""
-    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        kind = inception.FeatureExtractorInceptionV3
-        patch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", lambda *a, **k: {})
-        patch.setattr(kind, "load_state_dict", lambda *a: None)
-        return kind("inception", ["2048"])
-
-
-@pytest.fixture(scope="module")
-def inception_file(upstream, tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "inception.pth"
-    torch.save(upstream.state_dict(), path)
-    return path
-
-
-def test_inception_is_torch_fidelitys_bit_for_bit(upstream, inception_file):
-    extractor = load_extractor("inception", weights=inception_file)
-    assert extractor.dim == 2048
-    for size in [(299, 299), (64, 48), (350, 500)]:
-        images = noise(1, 3, *size)
-        with torch.inference_mode():
-            (theirs,) = upstream(images)
-        assert torch.equal(extractor(images), theirs)
-    # These are not the published weights, so the name must not claim them.
-    assert extractor.name == f"inception-{inception.sha256(inception_file)[:8]}"
-
-
-def test_inception_weights_that_do_not_fit(tmp_path):
-    torch.save({"fc.weight": torch.ones(3)}, tmp_path / "small.pth")
-    with pytest.raises(InputError, match=r"small.pth: does not fit torch-fidelity's Inception"):
-        load_extractor("inception", weights=tmp_path / "small.pth")
-
-
-def test_inception_offline_says_what_where_and_how(monkeypatch, tmp_path):
-    def no_network(*args, **kwargs):
-        raise URLError("Name or service not known")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
-    with pytest.raises(InputError) as caught:
-        load_extractor("inception")
-    message = str(caught.value)
-    assert "weights-inception-2015-12-05-6726825d.pth" in message
-    assert "https://github.com/toshas/torch-fidelity/releases/" in message
-    assert str(tmp_path / "hub" / "checkpoints") in message
-    assert "--weights FILE" in message
-    assert "--extractor efficientnet-lite0" in message
-
-
-def test_inception_is_downloaded_to_the_cache_once_and_checked(monkeypatch, tmp_path, inception_file):
-    calls = []
-
-    def download(url, destination, hash_prefix, progress):
-        calls.append((url, hash_prefix))
-        Path(destination).write_bytes(inception_file.read_bytes())
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    with pytest.raises(InputError, match="damaged or altered, its SHA-256 is not 6726825d0af5"):
-        load_extractor("inception")  # not the published file
-    monkeypatch.setattr(inception, "SHA256", inception.sha256(inception_file))
-    assert load_extractor("inception").name == "inception"
-    assert calls == [(inception.URL_INCEPTION_V3, "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2")]
-
-
 # --- timm
 
 
@@ -346,7 +233,8 @@ def test_any_timm_model_with_a_weight_file(tmp_path, model, suffix):
     prepared = extractor.prepare(noise(2, 3, 200, 180))
     assert prepared.shape[1:] == config.input_size
     with torch.inference_mode():
-        assert torch.equal(extractor.forward(prepared), network(prepared))
+        theirs = network(prepared)
+    assert torch.linalg.norm(extractor.forward(prepared) - theirs) < 1e-5 * torch.linalg.norm(theirs)
 
 
 def test_fingerprint_does_not_depend_on_the_file_format(tmp_path):

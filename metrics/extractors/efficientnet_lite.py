@@ -17,13 +17,14 @@ import timm
 import torch
 
 from ..errors import InputError
-from .extractor import Extractor
+from .network import Network
 from .preprocess import Preprocess
+from .timm_models import stages
 from .weights import read_weights
 
 
-def load(name: str, *, weights: Path | None = None, device: str = "cpu") -> Extractor:
-    """The extractor ``efficientnet-lite0`` or ``efficientnet-lite2``: 1280 features, the pooled last layer.
+def load(name: str, *, weights: Path | None = None) -> Network:
+    """The network of ``efficientnet-lite0`` or ``efficientnet-lite2``: 1280 features, the pooled last layer.
 
     Raises:
         InputError: the package with the weights is not installed, or the file does not fit the network.
@@ -32,14 +33,12 @@ def load(name: str, *, weights: Path | None = None, device: str = "cpu") -> Extr
     network = classifier(name, read_weights(path), path)
     network.reset_classifier(0)  # type: ignore[operator]
     preprocess = replace(Preprocess.of_timm(network), mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
-    return Extractor(
-        name,
-        network,
-        preprocess,
-        architecture=architecture(name),
-        preprocessing=preprocess.describe(),
-        device=device,
-    )
+    return Network(name, network, preprocess, architecture(name), preprocess.describe())
+
+
+def layers(name: str) -> tuple[str, ...]:
+    """The layers of a gap profile: the ends of four of the network's stages."""
+    return stages(architecture(name))
 
 
 def architecture(name: str) -> str:

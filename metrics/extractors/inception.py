@@ -1,56 +1,77 @@
 """The Inception network of published FID and KID: torch-fidelity's port of the TensorFlow graph of 2015-12-05.
 
-The weights are downloaded once into torch.hub's cache and checked against their SHA-256. The architecture, the
-TensorFlow 1 resize (bilinear, not antialiased, corner-aligned grid) and the input scale are upstream's own code.
+``inception`` (the same as ``inception:torch-fidelity``), ``inception:clean`` and ``inception:torchmetrics`` resize as
+those programs do. The weights are downloaded once into torch.hub's cache and checked against their SHA-256. The
+architecture and the input scale are torch-fidelity's own code.
+
+Images reach the resize as :func:`metrics.decode.decode` reads them. The other programs drop an alpha channel and ignore
+orientation and colour profiles, so numbers agree for images without those.
 """
 
 from __future__ import annotations
 
+import io
 import os
-import tempfile
+from collections import OrderedDict
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
-from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from ..errors import InputError
 from ..images import sha256
-from .extractor import Extractor
+from ..registry import unknown
+from .inception_resize import PRESETS, SIDE, Resize
+from .network import MEAN, Network
 from .weights import cause, read_weights
 
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-SIDE = 299
+LAYERS = {"64": "MaxPool_1", "192": "MaxPool_2", "768": "Mixed_6e"}
 
 
-def load(name: str = "inception", *, weights: Path | None = None, device: str = "cpu") -> Extractor:
-    """The FID network's 2048 pooled features.
+def load(name: str = "inception", *, weights: Path | None = None) -> Network:
+    """The FID network's 2048 pooled features, and pytorch-fid's 64, 192 and 768 as layers.
 
     With ``weights``, a file of the same tensors. If it is not the published file, bit for bit, the extractor is called
     ``inception-<first 8 digits of its SHA-256>``, because its numbers are not those of the published metrics.
 
     Raises:
-        InputError: the weights are neither given, cached nor downloadable, or do not fit the network.
+        InputError: unknown preset, or weights that are neither given, cached nor downloadable, or do not fit.
     """
+    resize = _preset(name)
     path = _cached_weights() if weights is None else weights
     network = _network(path)
     digest = sha256(path)
     if digest != SHA256:
-        name = f"{name}-{digest[:8]}"
-    return Extractor(
+        family, colon, preset = name.partition(":")
+        name = f"{family}-{digest[:8]}{colon}{preset}"
+    return Network(
         name,
         network,
-        _prepare,
+        lambda images: (resize.compute(images) - 128) / 128,
         architecture="torch-fidelity inception-v3-compat 2048",
         preprocessing={
-            "resize": "bilinear, TensorFlow 1 grid, not antialiased, float32",
+            "resize": resize.name,
             "crop": "squash 1",
             "size": f"{SIDE}x{SIDE}",
             "normalise": "(x - 128) / 128",
         },
-        device=device,
+        pool=MEAN,
+        layers=LAYERS,
     )
+
+
+def layers(name: str) -> tuple[str, ...]:
+    """The layers of a gap profile: pytorch-fid's, by their number of features."""
+    _preset(name)
+    return tuple(LAYERS)
+
+
+def _preset(name: str) -> Resize:
+    _, colon, preset = name.partition(":")
+    if colon and preset not in PRESETS:
+        raise unknown("preset of inception", preset, PRESETS)
+    return PRESETS[preset or "torch-fidelity"]
 
 
 def cache_path() -> Path:
@@ -82,20 +103,16 @@ def _network(path: Path) -> torch.nn.Sequential:
     upstream gets a clean copy of those.
     """
     tensors = read_weights(path)
-    with tempfile.TemporaryDirectory() as folder:
-        clean = Path(folder, "weights.pth")
-        torch.save(tensors, clean)
-        try:
-            upstream = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(clean))
-        except RuntimeError as error:
-            raise InputError(
-                f"{path}: does not fit torch-fidelity's Inception ({cause(error)}). "
-                f"Expected the tensors of {URL_INCEPTION_V3}."
-            ) from error
-    *layers, _classifier = upstream.children()
-    return torch.nn.Sequential(*layers, torch.nn.Flatten())
-
-
-def _prepare(images: torch.Tensor) -> torch.Tensor:
-    resized = interpolate_bilinear_2d_like_tensorflow1x(images.float(), size=(SIDE, SIDE), align_corners=False)
-    return cast("torch.Tensor", (resized - 128) / 128)
+    clean = io.BytesIO()
+    torch.save(tensors, clean)
+    clean.seek(0)
+    try:
+        upstream = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=clean)
+    except RuntimeError as error:
+        raise InputError(
+            f"{path}: does not fit torch-fidelity's Inception ({cause(error)}). "
+            f"Expected the tensors of {URL_INCEPTION_V3}."
+        ) from error
+    modules = OrderedDict(upstream.named_children())
+    modules["fc"] = torch.nn.Flatten()  # instead of the classifier
+    return torch.nn.Sequential(modules)

@@ -20,7 +20,8 @@ class Preprocess:
 
     The image is resized, with an antialiasing filter, to ``size / crop_pct`` and its centre of ``size`` is kept.
     ``crop_mode`` says what is resized to that: 'center' the short side, 'squash' both sides, 'border' the long side
-    with the mean colour around. ``mean`` and ``std`` are on the scale [0, 1].
+    with the mean colour around, 'square' the largest square in the centre, which timm does not have. ``mean`` and
+    ``std`` are on the scale [0, 1].
 
     The resize is Pillow's, on tensors of any device: at most one pixel in 50 differs, nearly always by one level of
     255, because Pillow has fixed-point weights (see tests). Deliberate deviation: the width is resized first, always.
@@ -38,8 +39,10 @@ class Preprocess:
     def __post_init__(self) -> None:
         if self.interpolation not in ("bilinear", "bicubic"):
             raise InputError(f"interpolation {self.interpolation!r} is not supported. Expected bilinear or bicubic.")
-        if self.crop_mode not in ("center", "squash", "border"):
-            raise InputError(f"crop mode {self.crop_mode!r} is not supported. Expected center, squash or border.")
+        if self.crop_mode not in ("center", "squash", "border", "square"):
+            raise InputError(
+                f"crop mode {self.crop_mode!r} is not supported. Expected center, squash, border or square."
+            )
 
     @classmethod
     def of_timm(cls, network: torch.nn.Module) -> Preprocess:
@@ -54,6 +57,8 @@ class Preprocess:
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """The network's input for ``images``, ``uint8 [N,3,H,W]``."""
         mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (self.mean, self.std))
+        if self.crop_mode == "square":
+            images = _centre_square(images)
         resized = self._resize(images.float())
         if self.crop_mode == "border":  # pad around zero, which is the mean colour once it is subtracted
             fill = (mean * 255).round_()
@@ -73,7 +78,7 @@ class Preprocess:
 
     def _resized(self, height: int, width: int) -> list[int]:
         target_h, target_w = (math.floor(side / self.crop_pct) for side in self.size)
-        if self.crop_mode == "squash":
+        if self.crop_mode in ("squash", "square"):
             return [target_h, target_w]
         if self.crop_mode == "center" and target_h == target_w:  # truncates, as torchvision's Resize does
             short = min(height, width)
@@ -91,6 +96,14 @@ class Preprocess:
             "size": f"{height}x{width}",
             "normalise": f"mean {_numbers(self.mean)} std {_numbers(self.std)}",
         }
+
+
+def _centre_square(images: torch.Tensor) -> torch.Tensor:
+    """The largest square in the centre, half a pixel further to the top left where the rest is odd."""
+    height, width = images.shape[-2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return images[..., top : top + side, left : left + side]
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -14,6 +14,28 @@ from safetensors.torch import load_file
 
 from ..errors import InputError
 
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+
+def weight_file(path: Path) -> Path:
+    """``path``, or the weight file in it where it is a folder, such as a model repository fetched from the hub.
+
+    Raises:
+        InputError: a folder that holds none, or several that could be meant.
+    """
+    if not path.is_dir():
+        return path
+    for suffix in SUFFIXES:  # safetensors before pickles of the same tensors
+        files = sorted(path.glob(f"*{suffix}"))
+        named = [file for file in files if file.name.startswith("model")]
+        if len(named or files) == 1:
+            return (named or files)[0]
+        if files:
+            raise InputError(
+                f"--weights {path}: holds {', '.join(file.name for file in files)}. Name one of these files."
+            )
+    raise InputError(f"--weights {path}: no weight file in this folder. Expected one ending in {' '.join(SUFFIXES)}.")
+
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a ``.safetensors`` file, or of a PyTorch file read with ``weights_only=True``, on the CPU.
