@@ -1,0 +1,60 @@
+"""Fréchet distance between sources of any kind, published statistics (``.npz`` of pytorch-fid) included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .cache import FeatureCache
+from .errors import InputError
+from .extractors.extractor import Extractor
+from .feature_source import open_features
+from .features import FeatureSet, check_comparable
+from .frechet import frechet, frechet_from_statistics
+from .statistics_file import holds_statistics, read_arrays, read_statistics
+
+Statistics = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+
+
+def frechet_of_sources(
+    a: Any, b: Any, extractor: Extractor, *, batch_size: int = 32, cache: FeatureCache | None = None
+) -> float:
+    """Fréchet distance of two sources: images, features, or a file of ``mu`` and ``sigma``.
+
+    A statistics file does not say which network it is from: that ``extractor`` is the same one is for the caller to
+    know, and only the number of features is checked. Between two sets of features the distance is exact at any size.
+
+    Raises:
+        InputError: as the readers; other numbers of features, or features of another extractor.
+    """
+    sides = [_read(source, extractor, batch_size, cache) for source in (a, b)]
+    if all(isinstance(side, FeatureSet) for side in sides):
+        x, y = sides
+        assert isinstance(x, FeatureSet) and isinstance(y, FeatureSet)
+        check_comparable(x, y)
+        return frechet(x.features, y.features).value
+    (mu1, sigma1), (mu2, sigma2) = (mean_and_covariance(side) for side in sides)
+    if len(mu1) != len(mu2):
+        raise InputError(
+            f"{a} has {len(mu1)} features per image and {b} has {len(mu2)}. Expected the network behind the "
+            "statistics: --extractor inception for pytorch-fid's."
+        )
+    return frechet_from_statistics(mu1, sigma1, mu2, sigma2)
+
+
+def mean_and_covariance(side: FeatureSet | Statistics) -> Statistics:
+    """Mean ``float64 [D]`` and covariance ``float64 [D,D]``, N − 1 in the denominator."""
+    if not isinstance(side, FeatureSet):
+        return side
+    values = side.features.double().numpy()
+    return values.mean(0), np.cov(values, rowvar=False)
+
+
+def _read(source: Any, extractor: Extractor, batch_size: int, cache: FeatureCache | None) -> FeatureSet | Statistics:
+    archive = isinstance(source, str | Path) and Path(source).suffix.lower() == ".npz"
+    if archive and holds_statistics(read_arrays(Path(source))):
+        return read_statistics(source)
+    return open_features(source, extractor, batch_size=batch_size, cache=cache).result
