@@ -98,7 +98,7 @@ def test_a_file_that_is_no_report_is_named(tmp_path, data):
 def run_pytest(tmp_path, test, *words):
     (tmp_path / "test_it.py").write_text(test)
     env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-p", "metrics.pytest_plugin", "-p", "no:cacheprovider", "-rs", *words]
+    command = [sys.executable, "-m", "pytest", "-p", "pytest_domain_gap", "-p", "no:cacheprovider", "-rs", *words]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
 
@@ -108,10 +108,16 @@ def test_the_plugin_imports_nothing_heavy_until_it_is_used(tmp_path):
 import sys
 def test_nothing_was_imported():
     heavy = {"numpy", "scipy", "torch", "torchvision", "timm", "PIL", "matplotlib", "jinja2", "typer", "rich"}
-    assert not heavy & set(sys.modules)
-    assert "metrics.pytest_plugin" in sys.modules
+    assert not (heavy | {"metrics"}) & set(sys.modules)
+    assert "pytest_domain_gap" in sys.modules
 """
     code, out = run_pytest(tmp_path, test)
+    assert code == 0 and "1 passed" in out, out
+
+
+def test_the_plugin_leaves_a_project_alone_that_has_its_own_metrics(tmp_path):
+    (tmp_path / "metrics.py").write_text("accuracy = 1.0")
+    code, out = run_pytest(tmp_path, "def test_own():\n    import metrics\n    assert metrics.accuracy == 1.0\n")
     assert code == 0 and "1 passed" in out, out
 
 
