@@ -33,9 +33,10 @@ class PooledGram:
         if small:
             x, y = x.double(), y.double()
         self._rows = torch.cat(centred(x, y))
-        self._squares = self._rows.double().square().sum(1)
         mean = (x[0] - self._rows[0]).double()
-        self._lift = self._rows.double() @ mean + mean.square().sum() / 2
+        parts = [_norms(self._rows[rows], mean) for rows in blocks(len(self._rows))]
+        self._squares = torch.cat([squares for squares, _ in parts])
+        self._lift = torch.cat([along for _, along in parts]) + mean.square().sum() / 2
         self.dense = self._rows @ self._rows.T if small else None
 
     def __len__(self) -> int:
@@ -65,6 +66,12 @@ class PooledGram:
 
     def _squared(self, rows: slice, columns: slice, dots: torch.Tensor) -> torch.Tensor:
         return from_dots(dots.clone(), self._squares[rows], self._squares[columns])
+
+
+def _norms(rows: torch.Tensor, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """|z|² and μ·z of some rows, in float64."""
+    exact = rows.double()
+    return exact.square().sum(1), exact @ mean
 
 
 def quadratic_forms(

@@ -15,14 +15,10 @@ from __future__ import annotations
 import torch
 
 from .mmd import Mmd, mmd
-from .pair import Features as Features
-from .pair import Groups as Groups
-from .pair import check_pair as check_pair
-
-Kid = Mmd
+from .pair import Features, Groups, check_pair
 
 
-def kid(x: Features, y: Features, *, groups_x: Groups | None = None, groups_y: Groups | None = None) -> Kid:
+def kid(x: Features, y: Features, *, groups_x: Groups | None = None, groups_y: Groups | None = None) -> Mmd:
     """KID of features ``x [N,D]`` and ``y [M,D]``, N and M at least 2 and free to differ, on the device of ``x``.
 
     ``groups_x`` and ``groups_y`` name each row's group (the photo that a crop comes from, the scene of a frame),
