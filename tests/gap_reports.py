@@ -72,7 +72,7 @@ def parts(text="plain", file="gone.png"):
     return {
         "change": (measured(-0.0192, 0.0006),),
         "permuted": Permuted(0.005, 199, ("kid", "rbf", "energy"), ("Whole groups were permuted.",)),
-        "profile": tuple(measured(v, v / 10, f"{KID}:{layer}") for layer, v in (("stem", 0.2), ("head", 0.05))),
+        "profile": tuple(measured(v, v / 10, f"{KID}/{layer}") for layer, v in (("stem", 0.2), ("head", 0.05))),
         "slices": (
             Slice(f"bark {text}", "all real images", measured(0.01, 0.004, p=0.3), 0.6),
             Slice(f"rock {text}", "all real images", measured(0.04, 0.005, p=0.002), 0.006),

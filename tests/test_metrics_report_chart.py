@@ -67,7 +67,7 @@ def test_the_profile_has_one_row_per_layer():
 
 @pytest.mark.parametrize(
     ("name", "layer"),
-    [(f"{KID}:blocks.2", "blocks.2"), ("kid@timm:resnet50:layer1", "layer1"), (KID, "efficientnet-lite0"), ("", "")],
+    [(f"{KID}/blocks.2", "blocks.2"), ("kid@timm:resnet50/layer1", "layer1"), (KID, "output"), ("", "output")],
 )
 def test_layers_are_named_by_what_follows_the_network(name, layer):
     assert layer_of(name) == layer

@@ -58,8 +58,9 @@ def profile_chart(profile: Sequence[Measurement]) -> Chart | None:
 
 
 def layer_of(name: str) -> str:
-    """The layer in a name such as ``kid@efficientnet-lite0:blocks.2``: what follows the last colon or the ``@``."""
-    return name.rpartition("@")[2].rpartition(":")[2] or name
+    """``blocks.2`` of ``kid@efficientnet-lite0/blocks.2``; ``output`` for the network's own features."""
+    _, parted, layer = name.rpartition("@")[2].rpartition("/")
+    return layer if parted else "output"
 
 
 def ticks_over(low: float, high: float) -> list[float]:
