@@ -23,7 +23,7 @@ from PIL import Image
 
 from .copy_report import Case, CopyReport, ScaleRate
 from .errors import InputError
-from .images import ImageError, ImageSet, Item, cut, dimensions, draw_crop, open_images, read_metadata
+from .images import ImageError, ImageSet, Item, cut, draw_crop, open_images
 from .patch_search import CONTRAST, SCALES, Descriptor, Scale, contrast, cut_patches, sample_patches, search
 from .seed import generator
 
@@ -124,7 +124,7 @@ def audit(
     looked_at = _readable(chosen, skipped, watch, "read: results")
     ours = _cut(((number, chosen[number].key, image) for number, image in looked_at), patches, seed)
     pool = _pool(photos, others, skipped, watch)
-    theirs = _cut(_held_crops(pool, min(dimensions(chosen[0].path)), seed), patches, seed)
+    theirs = _cut(_held_crops(pool, min(chosen[0].dimensions()), seed), patches, seed)
     found = _searched(pool, [torch.cat([a.values, b.values]) for a, b in zip(ours, theirs, strict=True)], device, watch)
     rates, cases, flags = [], [], []
     for scale, a, b, table in zip(SCALES, ours, theirs, found, strict=True):
@@ -152,7 +152,7 @@ def audit(
         "versions": {name: version(name) for name in ("reverse-stylize", "torch", "numpy", "Pillow")},
     }
     seen = len(np.unique(images_of))
-    worst = _worst(cases, results.root)
+    worst = _worst(cases)
     return CopyReport(
         rate, se, calibration, calibration_se, seen, tuple(rates), worst, config, tuple(skipped), _warnings(pool)
     )
@@ -328,10 +328,10 @@ def _cases(
         excess = judged.distinctness[row] / threshold
         case = Case(
             item.key,
-            str(item.path),
+            item.location,
             _box(ours.boxes[row]),
             photo.key,
-            str(photo.path),
+            photo.location,
             _box(table.boxes[row, judged.photo[row]]),
             bool(table.mirrored[row, judged.photo[row]]),
             scale.name,
@@ -339,7 +339,7 @@ def _cases(
             float(judged.rival[row]),
             float(judged.distinctness[row]),
             bool(excess > 1),
-            None,
+            _style_photo(item),
         )
         cases.append((float(excess), case))
     return cases
@@ -350,19 +350,19 @@ def _box(box: Array) -> tuple[int, int, int]:
     return left, top, side
 
 
-def _worst(cases: Sequence[tuple[float, Case]], root: Path) -> tuple[Case, ...]:
-    """The CASES worst, one per image, with the style photo that the metadata names."""
+def _worst(cases: Sequence[tuple[float, Case]]) -> tuple[Case, ...]:
+    """The CASES worst, one per image."""
     chosen: dict[str, Case] = {}
     for _, case in sorted(cases, key=lambda pair: (-pair[0], pair[1].key)):
         chosen.setdefault(case.key, case)
-    metadata = read_metadata(root)
-    return tuple(_annotated(case, metadata, root) for case in list(chosen.values())[:CASES])
+    return tuple(chosen.values())[:CASES]
 
 
-def _annotated(case: Case, metadata: dict[str, dict[str, Any]], root: Path) -> Case:
-    style = metadata.get(Path(case.file).relative_to(root).as_posix(), {}).get("style")
+def _style_photo(item: Item) -> str | None:
+    """The style photo that the metadata names, if any."""
+    style = item.metadata.get("style")
     photo = style.get("photo") if isinstance(style, dict) else None
-    return Case(**{**vars(case), "style": photo if isinstance(photo, str) else None})
+    return photo if isinstance(photo, str) else None
 
 
 def _warnings(pool: _Pool) -> tuple[str, ...]:
