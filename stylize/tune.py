@@ -1,7 +1,8 @@
 """Metric-guided search: which method, at what strength, closes most of the gap while structure and labels survive.
 
 The objective is the KID between stylised contents and the ``tune`` photos, by one network. A point must keep the
-budgets: mean gradient correlation with the content, the label probe, and the rate of copied patches. Optuna's TPE
+budgets: mean gradient correlation with the content, the label probe, and the rate of copied patches. Methods that work
+on several scales are also asked on how many. Optuna's TPE
 sampler proposes points, and a median rule stops one early that is worse than its predecessors on part of the contents.
 The search never sees the ``judge`` photos (:class:`stylize.splits.SealedPhotos`) nor the judge network; once they have
 been asked, the study is closed.
@@ -34,7 +35,7 @@ from .apply import content_digest, make_plan
 from .job import one_thread
 from .splits import split_photos
 from .study import STARTUP, Budget, Trial, import_optuna, locked, open_study, record
-from .styles import ASSIGNMENTS, TUNED
+from .styles import ASSIGNMENTS, LEVELLED, LEVELS, TUNED
 from .styles.bank import StyleBank, learn, to_batch, to_image
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ class Objective:
             for item in items:
                 image = to_batch(item.read())
                 done = self.bank.transfer(image, [item.key], strength, method=method, plan=self.plans[assignment])
-                results.append(StylisedItem(item.key, item.path, item.label, item.group, pixels=to_image(done)))
+                results.append(StylisedItem(item.key, item.path, item.label, item.group, image=to_image(done)))
         return results
 
     def copies(self, results: Sequence[Item]) -> float:
@@ -179,12 +180,12 @@ class Objective:
 class StylisedItem(Item):
     """An item whose pixels, ``uint8 [H,W,3]``, are in memory."""
 
-    pixels: np.ndarray | None = None
+    image: np.ndarray | None = None
 
-    def read(self) -> np.ndarray:
+    def load(self) -> np.ndarray:
         """The pixels."""
-        assert self.pixels is not None
-        return self.pixels
+        assert self.image is not None
+        return self.image
 
 
 def choose_contents(images: ImageSet, count: int, seed: int) -> ImageSet:
@@ -236,7 +237,9 @@ def _run(trial: OptunaTrial, objective: Objective, methods: Sequence[str], budge
     """The objective at the point that the trial proposes; reports it after each rung."""
     first = trial.suggest_categorical("first", list(methods))
     second = trial.suggest_categorical("second", [NOTHING, *methods])
-    method = first if second in (NOTHING, first) else f"{first}+{second}"
+    names = [first] if second in (NOTHING, first) else [first, second]
+    levels = trial.suggest_int("levels", 1, LEVELS) if set(names) & set(LEVELLED) else LEVELS
+    method = "+".join(f"{name}:{levels}" if levels < LEVELS and name in LEVELLED else name for name in names)
     strength = trial.suggest_float("strength", 0.2, 1.0)
     assignment = trial.suggest_categorical("assignment", list(ASSIGNMENTS))
     trial.set_user_attr("method", method)

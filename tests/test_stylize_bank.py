@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from metrics.errors import InputError
 from metrics.images import open_images, sha256
 from metrics.ledger import licences
-from stylize.styles import METHODS, SLOW
+from stylize.styles import LEVELLED, METHODS, SLOW
 from stylize.styles.bank import StyleBank, learn, to_batch
 from stylize.styles.gamut import soft_gamut
 
@@ -347,3 +347,26 @@ def test_content_far_larger_than_the_crops(photos, picture, method):
     large = to_batch(picture(2, 320, 448))
     result = bank.transfer(large, ["k"], method=method)
     assert result.shape == large.shape and not torch.equal(result, large)
+
+
+# --- methods of several scales --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", LEVELLED)
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_levels_are_the_finest_so_many_scales(photos, images, method, levels, monkeypatch):
+    bank = learn(photos, methods=[method], crops=1, size=64)
+    found = bank.transfer(images[:1], KEYS[:1], method=f"{method}:{levels}")
+    for name in ("patches", "gmm", "sliced"):
+        monkeypatch.setattr(import_module(f"stylize.styles.{name}"), "LEVELS", (4, 2, 1)[3 - levels :])
+    assert torch.equal(found, bank.transfer(images[:1], KEYS[:1], method=method))
+    monkeypatch.undo()
+    assert torch.equal(found, bank.transfer(images[:1], KEYS[:1], method=method)) == (levels == 3)
+
+
+def test_levels_that_a_method_does_not_have_are_refused(bank, images):
+    for word in ("patches:0", "texture:4", "texture:", "texture:two", "texture: 1"):
+        with pytest.raises(InputError, match=rf"method {word}: expected .*:1 \(the finest scale alone\) to .*:3"):
+            bank.transfer(images, KEYS, method=word)
+    with pytest.raises(InputError, match=r"colour has no levels to choose from; patches, texture, gmm, sliced have"):
+        bank.transfer(images, KEYS, method="texture+colour:1")

@@ -147,10 +147,19 @@ def test_scores_are_those_of_the_written_images(photos, contents, tmp_path, monk
 
 
 def test_the_search_never_decodes_a_judge_photo(photos, contents, tmp_path, monkeypatch):
-    seen, decode = [], metrics_images.decode
-    monkeypatch.setattr(metrics_images, "decode", lambda source: seen.append(str(source)) or decode(source))
+    seen, read_file = [], metrics_images.read_file
+    monkeypatch.setattr(metrics_images, "read_file", lambda path: seen.append(str(path)) or read_file(path))
     search(photos, contents, tmp_path / "s", trials=2)
     assert any("/tune/" in path for path in seen) and not any("/judge/" in path for path in seen)
+
+
+def test_methods_of_several_scales_are_tried_on_some_of_them(photos, contents, tmp_path):
+    found = search(photos, contents, tmp_path / "s", trials=9, methods=("colour", "patches"))
+    methods = {trial.method for trial in found}
+    assert any(":" in method for method in methods), methods
+    assert all(word in ("colour", "patches", "patches:1", "patches:2") for m in methods for word in m.split("+"))
+    trial = next(trial for trial in found if ":" in trial.method)
+    assert f"--method {trial.method} " in command(trial, tmp_path, "patterns")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 Methods compose: ``colour+texture`` gives an image the colours first and then the texture of its style. A method is a
 module with ``transfer(float32 [N,3,H,W], {name: [N, ...]}, strength, seeds) -> float32 [N,3,H,W]`` and ``STATISTICS``,
-the name of the module (often its own) whose ``learn(float32 [N,3,H,W]) -> {name: [N, ...]}`` it needs.
+the name of the module (often its own) whose ``learn(float32 [N,3,H,W]) -> {name: [N, ...]}`` it needs. Methods in
+LEVELLED work on several scales; ``texture:1`` lets the finest alone take part, which leaves large shapes as they are.
 """
 
 METHODS = {
@@ -25,6 +26,7 @@ DEFAULT_METHOD = "texture"
 LEARNT = ("colour", "patches", "texture")  # the methods whose statistics `stylize learn` takes unless told otherwise
 SLOW = ("gatys", "nnst")  # seconds per image
 COPYING = ("crops",)  # their output and their style files hold pixels of the photos
+LEVELLED, LEVELS = ("patches", "texture", "gmm", "sliced"), 3  # methods of that many scales
 ASSIGNMENTS = ("balanced", "random")
 TUNED = tuple(name for name in METHODS if name not in (*SLOW, *COPYING, "histogram", "fda"))
 # Method and strength, chosen on the tune photos. fast keeps 95 % of the label probe; strong closes most and keeps

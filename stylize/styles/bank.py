@@ -22,7 +22,7 @@ from metrics.registry import unknown
 from metrics.seed import seed_for
 
 from ..job import one_thread, write_atomically
-from . import DEFAULT_METHOD, LEARNT, METHODS
+from . import DEFAULT_METHOD, LEARNT, LEVELLED, LEVELS, METHODS
 from .assignment import descriptor
 from .gamut import soft_gamut
 from .plausible import fault
@@ -103,18 +103,19 @@ class StyleBank:
     ) -> torch.Tensor:
         """One image at a time, in tensors of its own: matrix libraries round by batch size and memory alignment."""
         result = image.unsqueeze(0).float() / 255
-        for stage in stages(method):
-            learnt = self.statistics[_module(stage).STATISTICS]
-            style = {name: values[[index]].to(image.device) for name, values in learnt.items()}
-            seeds = [seed_for(int(self.header["seed"]), stage, key)]
+        for stage, options in stages(method):
             module = _module(stage)
-            own = {"network": module.load(network)} if stage == "network" and network is not None else {}
+            style = {
+                name: values[[index]].to(image.device) for name, values in self.statistics[module.STATISTICS].items()
+            }
+            seeds = [seed_for(int(self.header["seed"]), stage, key)]
+            own = {"network": module.load(network)} if stage == "network" and network is not None else options
             result = soft_gamut(result, module.transfer(result, style, strength, seeds, **own))
         return (result * 255).round().to(torch.uint8)
 
     def check_holds(self, method: str) -> None:
         """Raises InputError for an unknown method, or one whose statistics were not learnt."""
-        for stage in stages(method):
+        for stage, _ in stages(method):
             if _module(stage).STATISTICS not in self.statistics:
                 raise InputError(
                     f"the style file holds no statistics for the method {stage!r}, only {', '.join(self.statistics)}. "
@@ -176,7 +177,7 @@ def learn(
     Raises:
         InputError: no readable photo; unknown method; crops < 1; size outside 16..4096.
     """
-    groups = sorted({_module(stage).STATISTICS for method in methods for stage in stages(method)})
+    groups = sorted({_module(stage).STATISTICS for method in methods for stage, _ in stages(method)})
     if crops < 1 or not 16 <= size <= 4096:
         raise InputError(f"crops = {crops}, size = {size}: expected crops >= 1 and a size of 16 to 4096 pixels.")
     images = photos if isinstance(photos, ImageSet) else open_images(photos)
@@ -214,13 +215,26 @@ def learn(
     return _assembled(images.root, {**header, "sources": sources}, tensors)
 
 
-def stages(method: str) -> list[str]:
-    """The methods that ``colour+texture`` names, in order; raises InputError for a name that is no style method."""
-    names = method.split("+")
-    for name in names:
-        if name not in METHODS:
-            raise unknown("style method", name, METHODS)
-    return names
+def stages(method: str) -> list[tuple[str, dict[str, int]]]:
+    """The methods that ``colour+texture:2`` names, in order, and their options, here the number of levels.
+
+    Raises:
+        InputError: a name that is no style method, or levels that it does not have.
+    """
+    return [_stage(word) for word in method.split("+")]
+
+
+def _stage(word: str) -> tuple[str, dict[str, int]]:
+    name, colon, levels = word.partition(":")
+    if name not in METHODS:
+        raise unknown("style method", name, METHODS)
+    if not colon:
+        return name, {}
+    if name not in LEVELLED:
+        raise InputError(f"method {word}: {name} has no levels to choose from; {', '.join(LEVELLED)} have.")
+    if levels not in map(str, range(1, LEVELS + 1)):
+        raise InputError(f"method {word}: expected {name}:1 (the finest scale alone) to {name}:{LEVELS} (all).")
+    return name, {"levels": int(levels)}
 
 
 def check_strength(strength: float) -> None:

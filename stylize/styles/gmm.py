@@ -63,7 +63,9 @@ def learn(images: torch.Tensor) -> Statistics:
     return style
 
 
-def transfer(images: torch.Tensor, style: Statistics, strength: float, seeds: Sequence[int]) -> torch.Tensor:
+def transfer(
+    images: torch.Tensor, style: Statistics, strength: float, seeds: Sequence[int], *, levels: int = len(LEVELS)
+) -> torch.Tensor:
     """Give every image the patch mixture of its style, level by level.
 
     Args:
@@ -71,11 +73,13 @@ def transfer(images: torch.Tensor, style: Statistics, strength: float, seeds: Se
         style: what :func:`learn` returns, one row per image.
         strength: position on the straight line from the content (0) to the result (1).
         seeds: one per image; the texture is drawn from it.
+        levels: how many of the scales take part, the finest first.
 
     Returns:
         ``float32 [N,3,H,W]``; may leave [0, 1].
     """
-    moved = [_transferred(image, row, style, seed) for row, (image, seed) in enumerate(zip(images, seeds, strict=True))]
+    pairs = enumerate(zip(images, seeds, strict=True))
+    moved = [_transferred(image, row, style, seed, levels) for row, (image, seed) in pairs]
     return torch.lerp(images, torch.stack(moved), strength)
 
 
@@ -94,9 +98,9 @@ def plan(source: Mixture, target: Mixture) -> torch.Tensor:
     return torch.from_numpy(solved.x).view(k, l).to(cost.device)
 
 
-def _transferred(image: torch.Tensor, row: int, style: Statistics, seed: int) -> torch.Tensor:
+def _transferred(image: torch.Tensor, row: int, style: Statistics, seed: int, levels: int) -> torch.Tensor:
     result = image[None]
-    for factor in LEVELS:
+    for factor in LEVELS[-levels:]:
         level = reduced(result, factor)[0]
         target = Mixture(*(style[f"{name}/{factor}"][row] for name in Mixture._fields))
         change = _moved(level, target, generator(seed, "gmm", str(factor))) - level

@@ -41,7 +41,9 @@ def learn(images: torch.Tensor) -> Statistics:
     return style
 
 
-def transfer(images: torch.Tensor, style: Statistics, strength: float, seeds: Sequence[int]) -> torch.Tensor:
+def transfer(
+    images: torch.Tensor, style: Statistics, strength: float, seeds: Sequence[int], *, levels: int = len(LEVELS)
+) -> torch.Tensor:
     """Give every image the patch statistics of its style, level by level.
 
     Args:
@@ -49,11 +51,12 @@ def transfer(images: torch.Tensor, style: Statistics, strength: float, seeds: Se
         style: what :func:`learn` returns, one row per image.
         strength: position on the McCann path, 0 (content) to 1 (style).
         seeds: one per image; nothing is drawn here.
+        levels: how many of the scales take part, the finest first.
 
     Returns:
         ``float32 [N,3,H,W]``; may leave [0, 1].
     """
-    return by_level(images, style, strength, GAIN, lambda moved, step, factor: moved)
+    return by_level(images, style, strength, GAIN, lambda moved, step, factor: moved, levels)
 
 
 def by_level(
@@ -62,10 +65,11 @@ def by_level(
     strength: float,
     gain: float,
     finish: Callable[[torch.Tensor, Transport, int], torch.Tensor],
+    levels: int,
 ) -> torch.Tensor:
-    """Move the patches of each pyramid level, coarse to fine; ``finish(moved, step, factor)`` completes a level."""
+    """Move the patches of the finest ``levels``, coarse to fine; ``finish(moved, step, factor)`` completes a level."""
     result = images
-    for factor in LEVELS:
+    for factor in LEVELS[-levels:]:
         level = reduced(result, factor)
         own_mean, own_covariance = patch_statistics(level)
         step = transport(own_covariance, style[f"covariance/{factor}"], strength, gain=gain)

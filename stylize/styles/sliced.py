@@ -45,7 +45,9 @@ def learn(images: torch.Tensor) -> Statistics:
     return {f"quantiles/{factor}": _level_quantiles(reduced(images, factor)) for factor in LEVELS}
 
 
-def transfer(images: torch.Tensor, style: Statistics, strength: float, seeds: Sequence[int]) -> torch.Tensor:
+def transfer(
+    images: torch.Tensor, style: Statistics, strength: float, seeds: Sequence[int], *, levels: int = len(LEVELS)
+) -> torch.Tensor:
     """Give every image the patch distribution of its style along the directions, level by level.
 
     Args:
@@ -53,12 +55,13 @@ def transfer(images: torch.Tensor, style: Statistics, strength: float, seeds: Se
         style: what :func:`learn` returns, one row per image.
         strength: position on the McCann path of every step, 0 (content) to 1 (style).
         seeds: one per image; nothing is drawn here.
+        levels: how many of the scales take part, the finest first.
 
     Returns:
         ``float32 [N,3,H,W]``; may leave [0, 1].
     """
     result = images
-    for factor in LEVELS:
+    for factor in LEVELS[-levels:]:
         level = moved = reduced(result, factor)
         for basis, target in zip(_bases(images.device), style[f"quantiles/{factor}"].unbind(1), strict=True):
             moved = moved + strength * _step(moved, basis, target)

@@ -21,13 +21,15 @@ from metrics.seed import generator
 
 from . import patches
 from .gaussian_transport import Transport
-from .patches import PATCH, Statistics
+from .patches import LEVELS, PATCH, Statistics
 
 STATISTICS = "patches"
 GAIN = 2.0
 
 
-def transfer(images: torch.Tensor, style: Statistics, strength: float, seeds: Sequence[int]) -> torch.Tensor:
+def transfer(
+    images: torch.Tensor, style: Statistics, strength: float, seeds: Sequence[int], *, levels: int = len(LEVELS)
+) -> torch.Tensor:
     """Give every image the patch statistics of its style, synthesising what stretching cannot reach.
 
     Args:
@@ -35,6 +37,7 @@ def transfer(images: torch.Tensor, style: Statistics, strength: float, seeds: Se
         style: what :func:`learn` returns, one row per image.
         strength: position on the McCann path, 0 (content) to 1 (style).
         seeds: one per image; the texture is drawn from it.
+        levels: how many of the scales take part, the finest first.
 
     Returns:
         ``float32 [N,3,H,W]``; may leave [0, 1].
@@ -46,7 +49,7 @@ def transfer(images: torch.Tensor, style: Statistics, strength: float, seeds: Se
         texture = [F.conv2d(n, f) for n, f in zip(noise, filters.float(), strict=True)]
         return moved + torch.stack(texture)
 
-    return patches.by_level(images, style, strength, GAIN, add_texture)
+    return patches.by_level(images, style, strength, GAIN, add_texture, levels)
 
 
 def _white_noise(seed: int, factor: int, like: torch.Tensor) -> torch.Tensor:
