@@ -1,9 +1,9 @@
 """Metric-guided search: which method, at what strength, closes most of the gap while structure and labels survive.
 
 The objective is the KID between stylised contents and the ``tune`` photos, by one network. A point must keep the
-budgets: mean gradient correlation with the content, the label probe, and the rate of copied patches. Methods that work
-on several scales are also asked on how many. Optuna's TPE
-sampler proposes points, and a median rule stops one early that is worse than its predecessors on part of the contents.
+budgets: mean gradient correlation with the content, the label probe, and the rate of copied patches. Optuna's TPE
+sampler proposes points (where a method has several scales, also how many take part), and a median rule stops one early
+that is worse than its predecessors on part of the contents.
 The search never sees the ``judge`` photos (:class:`stylize.splits.SealedPhotos`) nor the judge network; once they have
 been asked, the study is closed.
 """

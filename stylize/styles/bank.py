@@ -294,11 +294,11 @@ def _checked_header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
 def _assembled(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> StyleBank:
     sources = header.pop("sources")
     groups = sorted({name.split("/", 1)[0] for name in tensors} - {"descriptors"})
-    known = {_module(method).STATISTICS for method in METHODS}
-    if not groups or not known.issuperset(groups):
+    known = all(group in METHODS and _module(group).STATISTICS == group for group in groups)  # imports no other method
+    if not groups or not known:
         raise InputError(
             f"{path}: style bank with statistics of {', '.join(groups) or 'no method'}; this program knows "
-            f"{', '.join(sorted(known))}. Learn it again: stylize learn PHOTOS {path}"
+            f"{', '.join(METHODS)}. Learn it again: stylize learn PHOTOS {path}"
         )
     held = header.get("encoders", {})
     for group, wanted in _encoders(groups).items():
