@@ -294,7 +294,7 @@ def _checked_header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
 def _assembled(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> StyleBank:
     sources = header.pop("sources")
     groups = sorted({name.split("/", 1)[0] for name in tensors} - {"descriptors"})
-    known = all(group in METHODS and _module(group).STATISTICS == group for group in groups)  # imports no other method
+    known = all(group in METHODS and group == _module(group).STATISTICS for group in groups)  # imports no other method
     if not groups or not known:
         raise InputError(
             f"{path}: style bank with statistics of {', '.join(groups) or 'no method'}; this program knows "
