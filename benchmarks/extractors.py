@@ -48,12 +48,10 @@ def main() -> None:
         crops = write_crops(Path(root, "crops"), options.images)
         weights = options.weights or random_weights(Path(root, "inception.pth"))
         upstream = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(weights))
-        compare(
-            "inception", load_extractor("inception", weights=weights), crops, "torch-fidelity", torch_fidelity, upstream
-        )
-        compare("clean", load_extractor("inception:clean", weights=weights), crops, "clean-fid", clean_fid, upstream)
-        network = lite0()
-        compare("lite0", load_extractor("efficientnet-lite0"), crops, "timm", plain_timm, network)
+        fidelity, clean = (load_extractor(name, weights=weights) for name in ("inception", "inception:clean"))
+        compare("inception", fidelity, crops, "torch-fidelity", torch_fidelity, upstream)
+        compare("clean", clean, crops, "clean-fid", clean_fid, upstream)
+        compare("lite0", load_extractor("efficientnet-lite0"), crops, "timm", plain_timm, lite0())
         for name, file in (("efficientnet-lite0", None), ("inception", weights), ("random-conv", None)):
             bfloat16(name, file, crops, blurred(crops, Path(root, "blurred")))
 
@@ -81,8 +79,8 @@ def bfloat16(name: str, weights: Path | None, crops: Path, other: Path) -> None:
     value, rough_value = (kid(a, ours(other, b)) for a, b in ((x, exact), (rough_x, rough)))
     error = float(torch.linalg.norm(rough_x - x) / torch.linalg.norm(x))
     print(
-        f"{name} bfloat16: {seconds / faster:.2f} times as fast, relative error of the features {error:.1e}, KID to the "
-        f"blurred images {rough_value.value:.6f}, in float32 {value.value:.6f} ± {value.se:.6f}",
+        f"{name} bfloat16: {seconds / faster:.2f} times as fast, relative error of the features {error:.1e}, "
+        f"KID to the blurred images {rough_value.value:.6f}, in float32 {value.value:.6f} ± {value.se or 0:.6f}",
         flush=True,
     )
 

@@ -29,7 +29,10 @@ class Extractor:
     On the CPU the network sees one image at a time, channels last: a processor's caches hold one image's activations
     but not a batch's, so this is faster, and the features do not depend on the batch by a bit.
 
-    With ``precision='bfloat16'`` the network runs under autocast; pooling and results are float32.
+    With ``precision='bfloat16'`` the network runs under autocast; pooling and results are float32. On 32 photo crops
+    (benchmarks/extractors.py) features were off by 4 % of their length for efficientnet-lite0, 0.9 % for Inception with
+    random weights and 0.2 % for random-conv. The KID of efficientnet-lite0 to blurred copies fell from 0.0136 (standard
+    error 0.0069) to 0.0080: do not publish such numbers. It took 0.82, 0.65 and 0.89 of the time on a CPU with AVX-512.
 
     Attributes:
         name: the registry name, with its model and layer (``timm:resnet18``, ``inception/192``).
