@@ -117,6 +117,30 @@ def test_does_not_depend_on_how_many_rows_are_taken_at_a_time(monkeypatch, dtype
         assert frechet(x, y).bias == pytest.approx(whole.bias, rel=1e-12)
 
 
+def test_both_routes_with_many_images_give_the_same(monkeypatch):
+    x, y = pair(90, 70, 16)
+    fast = frechet(x, y).value
+    monkeypatch.setattr(metrics.frechet, "ACCURACY", 0.0)
+    assert frechet(x, y).value == pytest.approx(fast, rel=1e-12)
+
+
+@pytest.mark.parametrize("rank", [3, 15])
+def test_many_images_of_low_rank_take_the_exact_route(rank):
+    """Roots of eigenvalues would be off by 1e-8 of the largest: 0 is 1e-15 here."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((80, rank)) @ rng.standard_normal((rank, 16))
+    assert frechet(x, x).value < 1e-13 * np.trace(np.cov(x.T))
+    moved = x + 1e-3 * x[:, :1]  # not a copy: the distance itself is small
+    expected = by_factors(x, moved)
+    assert frechet(x, moved).value == pytest.approx(expected, abs=1e-13 * np.trace(np.cov(x.T)))
+
+
+def by_factors(x, y):
+    a, b = ((f - f.mean(0)) / np.sqrt(len(f) - 1) for f in (x, y))
+    nuclear = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+    return np.sum((x.mean(0) - y.mean(0)) ** 2) + np.sum(a**2) + np.sum(b**2) - 2 * nuclear
+
+
 def test_equals_torch_fidelity_and_torchmetrics():
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
     from torchmetrics.image.fid import _compute_fid
