@@ -23,7 +23,7 @@ A table names a place of the report and a metric, and bounds it::
     [change.kid]                   # after - before
     max = 0
 
-    [slices.kid]                   # every class or tag
+    [slices.kid]                   # every class or tag; needs compare --slice label
     max = 0.08
 
     [baseline.kid]                 # this report less the report of --baseline

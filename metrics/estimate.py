@@ -25,6 +25,7 @@ FLAGS = {
     "kept": "--before RAW",
     "slices": "--slice label",
 }
+SQUARED = ("kid", "rbf", "energy", "cmmd")  # squared distances
 Found = TypeVar("Found", bound=Measurement | Kept)
 NORMAL = 1.959963984540054  # 97.5 % quantile: the half width of a 95 % interval in standard errors is no less
 
@@ -35,7 +36,8 @@ class Estimate:
 
     ``images`` counts the images of the set and ``reals`` the independent real photos. ``set_variance`` and
     ``reference_variance`` are the parts of se² that more of either would shrink, or None where the report does not
-    tell them apart. ``too_few``: a slice of too few images to have a value.
+    tell them apart. ``too_few``: a slice of too few images to have a value. ``squared``: a squared distance, whose law
+    is skewed.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Estimate:
     reference_variance: float | None = None
     reason: str = "it has no error bar"
     too_few: bool = False
+    squared: bool = False
 
 
 def estimates(report: GapReport, budget: Budget, baseline: GapReport | None = None) -> list[Estimate]:
@@ -153,8 +156,9 @@ def _plain(name: str, found: Measurement | Kept, reals: int) -> Estimate:
     width = max(high - found.value, found.value - low)  # an interval may be cut at the end of its range
     if se > 0 and not width >= 0.99 * NORMAL * se:
         return Estimate(name, found.value, None, math.nan, found.n, reals, reason="its interval and error disagree")
+    squared = isinstance(found, Measurement) and name.removeprefix("slices.").partition("@")[0] in SQUARED
     dof = float(stdtridf(0.975, width / se)) if se > 0 and width / se > NORMAL * (1 + 1e-9) else math.inf
-    return Estimate(name, found.value, se, dof, found.n, reals)
+    return Estimate(name, found.value, se, dof, found.n, reals, squared=squared)
 
 
 def _with_error(name: str, value: float, error: Jackknife, images: int, reals: int) -> Estimate:

@@ -62,7 +62,7 @@ def only(result):
 @pytest.mark.parametrize(
     ("flags", "verdict", "code"),
     [
-        ({"maximum": ["kid=0.0417"]}, "pass", 0),  # upper bound 0.04 + 1.6449 · 0.001 = 0.041645
+        ({"maximum": ["kid=0.0417"]}, "pass", 0),  # upper bound 0.04 + h + h²/0.16 = 0.041662, h = 1.6449 · 0.001
         ({"maximum": ["kid=0.0416"]}, "inconclusive", 3),
         ({"maximum": ["kid=0.0384"]}, "inconclusive", 3),
         ({"maximum": ["kid=0.0383"]}, "fail", 1),
@@ -80,9 +80,17 @@ def test_three_verdicts_by_one_sided_bounds(flags, verdict, code):
 
 
 def test_bounds_are_students_with_the_reports_own_degrees_of_freedom():
+    half = 0.001 * stdtrit(3.7, 0.9)
+    check = only(gate(report(measured(0.04, 0.001, dof=3.7, name=FID)), budgets(0.9, maximum=["fid=0.05"])))
+    assert check.bound == check.high == pytest.approx(0.04 + half, rel=1e-9)
+    assert check.low == pytest.approx(0.04 - half, rel=1e-9)
     check = only(gate(report(measured(0.04, 0.001, dof=3.7)), at_most(0.05, 0.9)))
-    assert check.bound == check.high == pytest.approx(0.04 + 0.001 * stdtrit(3.7, 0.9), rel=1e-9)
-    assert check.low == pytest.approx(0.04 - 0.001 * stdtrit(3.7, 0.9), rel=1e-9)
+    root = math.sqrt(0.04)  # a squared distance: on the scale of its root
+    assert check.high == pytest.approx((root + half / (2 * root)) ** 2, rel=1e-9)
+    assert check.low == pytest.approx((root - half / (2 * root)) ** 2, rel=1e-9)
+    for value in (-0.001, 0.0, 1e-6):  # no gap: the root means nothing
+        check = only(gate(report(measured(value, 0.001, dof=3.7)), at_most(0.05, 0.9)))
+        assert (check.low, check.high) == pytest.approx((value - 0.75 * half, value + 1.25 * half), rel=1e-9)
     assert only(gate(report(measured(0.04, 0.0)), at_most(0.04))).verdict == "pass"
 
 
@@ -159,9 +167,9 @@ def test_sentences_and_headline():
     assert result.headline == "FAIL: of 3 checks, 1 failed, 1 inconclusive, 1 passed."
     passed, failed, undecided = (check.sentence for check in result.checks)
     bare = f"{KID} is 0.04 ± 0.001; "
-    assert passed == f"{bare}the upper 0.04164 bound at 95 % is within the budget, at most 0.05."
-    assert failed == f"{bare}even the lower 0.03836 bound at 95 % is beyond the budget, at most 0.03."
-    assert undecided.startswith(f"{bare}its bounds at 95 %, 0.03836 and 0.04164, enclose the budget, at most 0.0401. ")
+    assert passed == f"{bare}the upper 0.04166 bound at 95 % is within the budget, at most 0.05."
+    assert failed == f"{bare}even the lower 0.03837 bound at 95 % is beyond the budget, at most 0.03."
+    assert undecided.startswith(f"{bare}its bounds at 95 %, 0.03837 and 0.04166, enclose the budget, at most 0.0401. ")
     assert [check.verdict for check in worst_first(result.checks)] == ["fail", "inconclusive", "pass"]
 
 
@@ -172,29 +180,37 @@ def test_sentences_and_headline():
 def test_wrong_verdicts_are_as_rare_as_stated(dof, confidence):
     """On the budget's edge, a pass (were it just beyond) and a fail (just within) have probability 1 − confidence."""
     rng, trials = np.random.default_rng(5), 3000
+    wanted = budgets(confidence, maximum=["fid=0.04"])
     values = 0.04 + 0.001 * rng.standard_normal(trials)
     errors = 0.001 * (np.sqrt(rng.chisquare(dof, trials) / dof) if dof < 1e6 else np.ones(trials))
     verdicts = [
-        only(gate(report(measured(v, s, dof)), at_most(0.04, confidence))).verdict
-        for v, s in zip(values, errors, strict=True)
+        only(gate(report(measured(v, s, dof, FID)), wanted)).verdict for v, s in zip(values, errors, strict=True)
     ]
     sd = math.sqrt(confidence * (1 - confidence) / trials)
     for verdict in ("pass", "fail"):
         assert verdicts.count(verdict) / trials == pytest.approx(1 - confidence, abs=4 * sd)
 
 
+def mean_kernel(a, b):
+    """E (1 + x·y/d)³ of x ~ N(a, 1) and y ~ N(b, 1), independent, from the moments of x·y."""
+    d, m, aa, bb = len(a), a @ b, a @ a, b @ b
+    third = m**3 + 3 * m * bb + 3 * m * (d + aa + 2)
+    return 1 + 3 * m / d + 3 * (m * m + aa + bb + d) / d**2 + third / d**3
+
+
 def test_error_rates_with_kid_itself():
-    """Passes at a budget just below the true KID, over redraws of both sets: at most 5 % and their noise."""
-    rng = np.random.default_rng(0)
-    shift = 0.25
+    """At the true KID of shifted Gaussians, where plain Student bounds let 8 % pass and 2 % fail."""
+    rng, trials, shift = np.random.default_rng(0), 600, np.full(8, 0.25)
+    zero = 0 * shift
+    truth = mean_kernel(shift, shift) + mean_kernel(zero, zero) - 2 * mean_kernel(shift, zero)
 
-    def draw(n, mean):
-        return torch.from_numpy(rng.standard_normal((n, 8)) + mean)
+    def draw(mean):
+        return torch.from_numpy(rng.standard_normal((60, 8)) + mean)
 
-    truth = np.mean([kid(draw(400, shift), draw(400, 0.0)).value for _ in range(40)])
-    verdicts = [gate(from_features(draw(60, shift), draw(60, 0.0)), at_most(truth)).verdict for _ in range(300)]
-    assert verdicts.count("pass") / 300 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
-    assert verdicts.count("fail") / 300 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
+    verdicts = [gate(from_features(draw(shift), draw(zero)), at_most(truth)).verdict for _ in range(trials)]
+    noise = 3 * math.sqrt(0.05 * 0.95 / trials)
+    assert verdicts.count("pass") / trials <= 0.05 + noise
+    assert verdicts.count("fail") / trials <= 0.05 + noise
 
 
 # Relative to a baseline

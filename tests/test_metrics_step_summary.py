@@ -24,7 +24,7 @@ def test_table_worst_first_and_reasons():
     assert lines[0] == "**FAIL: of 3 checks, 1 failed, 1 inconclusive, 1 passed.**"
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     assert [row[0] for row in cells[2:]] == ["❌ fail", "⚠️ inconclusive", "✅ pass"]
-    assert cells[2][1:] == ["kid@efficientnet-lite0", "0.04 ± 0.001", "0.03836 to 0.04164", "≤ 0.03"]
+    assert cells[2][1:] == ["kid@efficientnet-lite0", "0.04 ± 0.001", "0.03837 to 0.04166", "≤ 0.03"]
     assert text.count("\n- ") == 2  # a reason for each that did not pass
 
 
