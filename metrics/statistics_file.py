@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import zipfile
-import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,13 +37,19 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
                 raise InputError(f"{path}: the array {large} unpacks to more than {MOST // 2**30} GiB. Split the file.")
             file.seek(0)
             with np.load(file, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
+                return {name: _array(arrays[name], name) for name in arrays.files}
     except InputError:
         raise
-    except (ValueError, OSError, EOFError, KeyError, MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # numpy and zipfile raise many types on damaged files
         unsafe = "no plain array, and pickled Python objects are never loaded, as they could run code"
         why = unsafe if "allow_pickle" in str(error) else one_line(error)
         raise InputError(f"{path}: cannot be read ({why}). Expected arrays of numpy.save or numpy.savez.") from error
+
+
+def _array(value: Any, name: str) -> np.ndarray:
+    if not isinstance(value, np.ndarray):  # numpy hands out the bytes of members that are no arrays
+        raise ValueError(f"{name} is no array")
+    return value
 
 
 def read_statistics(path: str | Path) -> tuple[Array, Array]:

@@ -179,6 +179,16 @@ def test_unsafe_names_are_refused(tmp_path, name):
         assert repr(name) in str(caught.value)
 
 
+def test_a_member_without_a_name_is_refused(tmp_path):
+    path = write_zip(tmp_path / "set.zip", {"a": png(), "b.png": png()})
+    data = bytearray(path.read_bytes())
+    place = data.index(b"PK\x01\x02")
+    data[place + 28 : place + 32] = b"\x00\x00\x01\x00"  # the name's byte becomes an extra field
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="the member '' has an unsafe name"):
+        open_images(path)
+
+
 def test_links_and_devices_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         info = zipfile.ZipInfo("a.png")

@@ -108,6 +108,13 @@ def test_broken_missing_and_huge_files(tmp_path, monkeypatch):
         read_statistics(tmp_path / "s.npz")
 
 
+def test_a_member_that_is_no_array(tmp_path):
+    with zipfile.ZipFile(tmp_path / "s.npz", "w") as archive:
+        archive.writestr("features.npy", b"text")
+    with pytest.raises(InputError, match=r"cannot be read \(features is no array\)"):
+        open_features(tmp_path / "s.npz", extractor()).result  # noqa: B018
+
+
 def test_a_header_that_asks_for_more_memory_than_there_is(tmp_path):
     with zipfile.ZipFile(tmp_path / "s.npz", "w") as archive:
         header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (9999999999999, 9), }".ljust(117) + b"\n"

@@ -21,10 +21,10 @@ def safe_name(archive: Path, name: str) -> str:
     """The name of a member without a leading ``./``.
 
     Raises:
-        InputError: an absolute name, or one with ``..``, backslashes or control characters.
+        InputError: no name, an absolute name, or one with ``..``, backslashes or control characters.
     """
     parts = name.split("/")
-    if name.startswith("/") or ".." in parts or re.search(r"[\\\x00-\x1f]|^[A-Za-z]:", name):
+    if not name or name.startswith("/") or ".." in parts or re.search(r"[\\\x00-\x1f]|^[A-Za-z]:", name):
         raise InputError(
             f"{archive}: the member {name!r} has an unsafe name. Expected relative names with '/' and without '..'; "
             "nothing was read from this archive."
