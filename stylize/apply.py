@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from . import __version__
 from .data.encode import SUFFIXES, check_format, encode
 from .job import MAX_ERRORS, SHARD_SIZE, Failure, Image, Job, Progress, in_parallel, write_atomically
 from .styles import ASSIGNMENTS, chosen
-from .styles.assignment import assign, descriptor
+from .styles.assignment import assign, costs, descriptor
 from .styles.bank import StyleBank, check_strength, stages, to_batch, to_image
 from .styles.network import read_network
 
@@ -100,11 +100,10 @@ def apply_style(
             return
         plan = job.remember("plan", lambda: make_plan(bank, images, assignment, workers))
         write_atomically(out / "ledger.json", write_ledger(bank.header["licences"]))
-        items = {item.key: item for item in images}
         weights = None if network is None else Path(network)
-        task = Stylise(style, images.root, items, plan, method, strength, format, quality, device, weights)
-        keys = [item.key for item in images]
-        yield from job.run(task, keys, workers=workers, shard_size=shard_size, max_errors=max_errors)
+        task = Stylise(style, images.root, method, strength, format, quality, device, weights)
+        pairs = {item.key: (item, plan.get(item.key)) for item in images}
+        yield from job.run(task, pairs, workers=workers, shard_size=shard_size, max_errors=max_errors)
 
 
 def check_network(method: str, network: str | Path | None) -> None:
@@ -125,23 +124,23 @@ def make_plan(bank: StyleBank, images: ImageSet, assignment: str = "balanced", w
     if assignment == "random":
         return {item.key: bank.random_style(item.key) for item in images}
     chunks = [images.items[start : start + SHARD_SIZE] for start in range(0, len(images), SHARD_SIZE)]
-    described: dict[str, np.ndarray] = {}
-    for part in in_parallel(_describe, chunks, workers):
-        described |= part
-    keys = [item.key for item in images if item.key in described]
+    found: dict[str, np.ndarray] = {}
+    for part in in_parallel(_Costs(bank.descriptors.numpy()), chunks, workers):
+        found |= part
+    keys = [item.key for item in images if item.key in found]
     if not keys:
         return {}
-    styles = assign(np.stack([described[key] for key in keys]), bank.descriptors.numpy())
+    styles = assign(np.stack([found[key] for key in keys]))
     return dict(zip(keys, styles.tolist(), strict=True))
 
 
 def content_digest(images: ImageSet) -> str:
     """A digest of the set's files and labels: resuming on another input is refused."""
-    lines = [
-        json.dumps([item.key, Path(item.location).suffix, item.label, _digest(item), *sorted(item.companions.items())])
-        for item in images
-    ]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for number, item in enumerate(images):
+        row = [item.key, Path(item.location).suffix, item.label, _digest(item), *sorted(item.companions.items())]
+        digest.update(("\n" * (number > 0) + json.dumps(row)).encode())
+    return digest.hexdigest()
 
 
 def _digest(item: Item) -> str:
@@ -153,12 +152,10 @@ def _digest(item: Item) -> str:
 
 @dataclass
 class Stylise:
-    """The shard task: read, transfer, encode."""
+    """The shard task on pairs of an item and the index of its style: read, transfer, encode."""
 
     style: Path
     root: Path
-    items: Mapping[str, Item]
-    plan: Mapping[str, int]
     method: str
     strength: float
     format: str
@@ -171,29 +168,29 @@ class Stylise:
         """Loaded once per process."""
         return StyleBank.load(self.style)
 
-    def __call__(self, keys: Sequence[str]) -> Iterator[Image | Failure]:
-        """Yield one result per key."""
-        for key in keys:
+    def __call__(self, pairs: Sequence[tuple[Item, int | None]]) -> Iterator[Image | Failure]:
+        """Yield one result per pair."""
+        for item, index in pairs:
             try:
-                yield self._stylise(self.items[key])
+                yield self._stylise(item, index)
             except ImageError as error:
-                yield Failure(key, str(error))
+                yield Failure(item.key, str(error))
 
-    def _stylise(self, item: Item) -> Image:
+    def _stylise(self, item: Item, index: int | None) -> Image:
         content = to_batch(item.read()).to(self.device)
-        if item.key not in self.plan:
+        if index is None:
             raise ImageError("could not be read when styles were assigned, and can now; run again into a new folder")
-        options: dict[str, Any] = {"method": self.method, "plan": self.plan, "network": self.network}
+        options: dict[str, Any] = {"method": self.method, "plan": {item.key: index}, "network": self.network}
         result = self.bank.transfer(content, [item.key], self.strength, **options)
         data = encode(to_image(result), self.format, self.quality)
         beside = {column: (name, _read_companion(self.root, name)) for column, name in item.companions.items()}
-        return Image(item.key, item.key + SUFFIXES[self.format], data, self._row(item), beside)
+        return Image(item.key, item.key + SUFFIXES[self.format], data, self._row(item, index), beside)
 
-    def _row(self, item: Item) -> dict[str, Any]:
+    def _row(self, item: Item, index: int) -> dict[str, Any]:
         label = {} if item.label is None else {"label": item.label}
         return label | {
             "source": _source(self.root, item),
-            "style": dict(self.bank.sources[self.plan[item.key]]),
+            "style": dict(self.bank.sources[index]),
             "method": self.method,
             "strength": self.strength,
             "seed": self.bank.header["seed"],
@@ -220,11 +217,18 @@ def _read_companion(root: Path, name: str) -> bytes:
         raise ImageError(f"its companion {name!r} cannot be read ({error.strerror})") from error
 
 
-def _describe(items: Sequence[Item]) -> dict[str, np.ndarray]:
-    described: dict[str, np.ndarray] = {}
-    for item in items:
-        try:
-            described[item.key] = descriptor(to_batch(item.read()).float() / 255)[0].numpy()
-        except ImageError:
-            continue  # the shard pass meets it again and lists it
-    return described
+@dataclass
+class _Costs:
+    """The costs ``float64 [M]`` of every readable content and the styles; much less to keep than descriptors."""
+
+    styles: np.ndarray
+
+    def __call__(self, items: Sequence[Item]) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = {}
+        for item in items:
+            try:
+                described = descriptor(to_batch(item.read()).float() / 255).numpy()
+            except ImageError:
+                continue  # the shard pass meets it again and lists it
+            found[item.key] = costs(described, self.styles)[0]
+        return found

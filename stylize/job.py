@@ -1,10 +1,11 @@
 """The shard contract: sharded, resumable, deterministic work that fills a folder with images.
 
 A *task* is a picklable callable ``task(keys) -> iterable of Image or Failure``; that is all a distributed engine needs
-to know. The keys are cut into shards. Each file is written under a temporary name and renamed, and a finished shard
-is marked by a JSON file in ``OUT/.job``. Starting the same command again skips marked shards; another configuration
-is refused. The last step folds the markers into ``metadata.jsonl``, ``errors.jsonl`` and ``run.json`` and removes
-``.job``, so a finished folder is byte for byte the same whatever happened on the way.
+to know. Where a task needs more than the key of an item, it gets that instead. The keys are cut into shards. Each file
+is written under a temporary name and renamed, and a finished shard is marked by a JSON file in ``OUT/.job``. Starting
+the same command again skips marked shards; another configuration is refused. The last step folds the markers into
+``metadata.jsonl``, ``errors.jsonl`` and ``run.json`` and removes ``.job``, so a finished folder is byte for byte the
+same whatever happened on the way.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Failure:
     reason: str
 
 
-Task = Callable[[Sequence[str]], Iterable[Image | Failure]]
+Task = Callable[[Sequence[Any]], Iterable[Image | Failure]]
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Job:
     def run(
         self,
         task: Task,
-        keys: Sequence[str],
+        keys: Sequence[str] | Mapping[str, Any],
         *,
         workers: int = 1,
         shard_size: int = SHARD_SIZE,
@@ -120,6 +121,7 @@ class Job:
     ) -> Iterator[Progress]:
         """Process every key and publish the folder; yields progress after each shard.
 
+        The task gets the keys of a shard, or, of a mapping, its values: a worker holds no more than its own shards.
         Neither ``workers``, ``shard_size`` nor the order of completion changes a byte of the result.
 
         Raises:
@@ -127,7 +129,8 @@ class Job:
         """
         if self.finished:
             return
-        shards = [tuple(keys[start : start + shard_size]) for start in range(0, len(keys), shard_size)]
+        names = list(keys)
+        shards = [tuple(names[start : start + shard_size]) for start in range(0, len(names), shard_size)]
         markers = {shard: self.state / f"{_digest(shard)}.json" for shard in shards}
         done = failed = 0
         for shard in shards:
@@ -137,8 +140,9 @@ class Job:
         self._stop_on_errors(markers.values(), failed, max_errors)
         yield Progress(done, failed, len(keys))
         todo = [shard for shard in shards if not markers[shard].exists()]
-        for marker in in_parallel(_PublishShard(task, self.out), todo, workers):
-            done, failed = done + len(marker["rows"]), failed + len(marker["errors"])
+        work = [(shard, [keys[key] for key in shard] if isinstance(keys, Mapping) else shard) for shard in todo]
+        for finished, broken in in_parallel(_PublishShard(task, self.out), work, workers):
+            done, failed = done + finished, failed + broken
             yield Progress(done, failed, len(keys))
             self._stop_on_errors(markers.values(), failed, max_errors)
         if not done:
@@ -216,12 +220,15 @@ class Job:
     def _publish(self, markers: Sequence[Path]) -> None:
         for left_by_a_kill in self.out.rglob(f"*{TEMPORARY}"):
             left_by_a_kill.unlink()
-        parts = [json.loads(path.read_text()) for path in markers]
-        rows = sorted((row for part in parts for row in part["rows"]), key=lambda row: natural(row["file_name"]))
-        errors = sorted((row for part in parts for row in part["errors"]), key=lambda row: natural(row["key"]))
-        write_atomically(self.out / "metadata.jsonl", _lines(rows))
+        rows: list[tuple[str, str]] = []  # name and line: parsed rows would take several times the memory
+        errors: list[tuple[str, str]] = []
+        for path in markers:
+            marker = json.loads(path.read_text())
+            rows += [(row["file_name"], _line(row)) for row in marker["rows"]]
+            errors += [(row["key"], _line(row)) for row in marker["errors"]]
+        write_atomically(self.out / "metadata.jsonl", _sorted_lines(rows))
         if errors:
-            write_atomically(self.out / "errors.jsonl", _lines(errors))
+            write_atomically(self.out / "errors.jsonl", _sorted_lines(errors))
         summary = {"config": self.config, **self.notes, "images": len(rows), "errors": len(errors)}
         write_atomically(self.out / "run.json", to_json(summary))
         shutil.rmtree(self.state.rename(self.out / ".job-done"))  # renamed first: half a state is never resumed
@@ -265,16 +272,17 @@ def to_json(value: Any) -> bytes:
 
 @dataclass(frozen=True)
 class _PublishShard:
-    """Run the task on one shard, publish its files, then its marker."""
+    """Run the task on one shard, publish its files, then its marker; returns how many succeeded and failed."""
 
     task: Task
     out: Path
 
-    def __call__(self, shard: tuple[str, ...]) -> dict[str, Any]:
+    def __call__(self, work: tuple[tuple[str, ...], Sequence[Any]]) -> tuple[int, int]:
+        shard, parts = work
         start = time.perf_counter()
         rows: list[Mapping[str, Any]] = []
         errors: list[dict[str, str]] = []
-        for result in self.task(shard):
+        for result in self.task(parts):
             if isinstance(result, Failure):
                 errors.append({"key": result.key, "error": result.reason})
             else:
@@ -285,7 +293,7 @@ class _PublishShard:
                 rows.append({"file_name": result.file_name, **names, **result.row})
         marker = {"rows": rows, "errors": errors, "seconds": round(time.perf_counter() - start, 3)}
         write_atomically(self.out / ".job" / f"{_digest(shard)}.json", to_json(marker))
-        return marker
+        return len(rows), len(errors)
 
 
 def _digest(shard: Sequence[str]) -> str:
@@ -305,8 +313,13 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    return "".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows).encode()
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _sorted_lines(named: list[tuple[str, str]]) -> bytes:
+    named.sort(key=lambda pair: natural(pair[0]))
+    return "".join(line for _, line in named).encode()
 
 
 _task: Callable[[Any], Any]

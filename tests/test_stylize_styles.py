@@ -263,7 +263,7 @@ def test_soft_gamut_stays_inside_and_keeps_what_did_not_change():
 def test_assignment_is_the_balanced_optimum(contents, styles):
     rng = np.random.default_rng(contents)
     x, y = rng.normal(size=(contents, 6)), rng.normal(size=(styles, 6))
-    chosen = assignment.assign(x, y)
+    chosen = assignment.assign(assignment.costs(x, y))
     used = np.bincount(chosen, minlength=styles)
     assert used.max() - used.min() <= 1
     cost = ot.dist(x, y)
@@ -282,7 +282,7 @@ def test_assignment_is_balanced_over_several_blocks(monkeypatch):
     monkeypatch.setattr(assignment, "BLOCK", 8)
     x = np.random.default_rng(0).normal(size=(30, 3))
     for contents, styles in ((24, 4), (29, 5), (30, 7), (24, 20), (30, 11)):
-        used = np.bincount(assignment.assign(x[:contents], x[:styles]), minlength=styles)
+        used = np.bincount(assignment.assign(assignment.costs(x[:contents], x[:styles])), minlength=styles)
         assert used.sum() == contents and used.max() - used.min() <= 1, (contents, styles)
 
 
@@ -296,7 +296,7 @@ def test_descriptor_distance_is_the_bures_distance_where_covariances_commute():
 def test_an_image_is_nearest_to_itself(picture):
     images = batch(*(picture(seed) for seed in range(6)))
     described = assignment.descriptor(images).numpy()
-    assert assignment.assign(described, described).tolist() == list(range(6))
+    assert assignment.assign(assignment.costs(described, described)).tolist() == list(range(6))
 
 
 # --- the measured table ---------------------------------------------------------------------------------------------

@@ -25,21 +25,27 @@ def descriptor(images: torch.Tensor) -> torch.Tensor:
     return torch.cat([mean, square_root(covariance).flatten(1)], 1).float()
 
 
-def assign(contents: np.ndarray, styles: np.ndarray) -> np.ndarray:
+def costs(contents: np.ndarray, styles: np.ndarray) -> np.ndarray:
+    """The cost ``float64 [N,M]`` of every pair, from descriptors ``float [N,D]`` and ``float [M,D]``."""
+    found: np.ndarray = cdist(contents, styles, "sqeuclidean")
+    return found
+
+
+def assign(costs: np.ndarray) -> np.ndarray:
     """The style index of every content: least total cost within blocks of BLOCK contents, balanced over all.
 
     Args:
-        contents: descriptors ``float [N,D]``, in the set's key order.
-        styles: descriptors ``float [M,D]``.
+        costs: ``float64 [N,M]``, see :func:`costs`, contents in the set's key order.
 
     Returns:
         ``int64 [N]`` in [0, M).
     """
-    used = np.zeros(len(styles), dtype=np.int64)
+    styles = costs.shape[1]
+    used = np.zeros(styles, dtype=np.int64)
     chosen: list[np.ndarray] = []
-    for start in range(0, len(contents), BLOCK):
-        chosen.append(_assign_block(cdist(contents[start : start + BLOCK], styles, "sqeuclidean"), used))
-        used += np.bincount(chosen[-1], minlength=len(styles))
+    for start in range(0, len(costs), BLOCK):
+        chosen.append(_assign_block(costs[start : start + BLOCK], used))
+        used += np.bincount(chosen[-1], minlength=styles)
     return np.concatenate(chosen)
 
 
