@@ -6,15 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .assertion import assert_domain_gap as assert_domain_gap
     from .copies import audit as audit
     from .gap import compare as compare
     from .gap_report import GapReport as GapReport
     from .images import open_images as open_images
     from .report import write_report as write_report
 
-__all__ = ["GapReport", "audit", "compare", "open_images", "write_report"]
+__all__ = ["GapReport", "assert_domain_gap", "audit", "compare", "open_images", "write_report"]
 
 _HOMES = {
+    "assert_domain_gap": ".assertion",
     "audit": ".copies",
     "compare": ".gap",
     "GapReport": ".gap_report",

@@ -14,6 +14,11 @@ from .terminal import follow, run, say
 SOURCES = "a folder, zip, tar shards, file list, glob or saved Hugging Face dataset"
 NAMES = "kid, fid, rbf, energy, cmmd, sliced-wasserstein, precision, recall, density, coverage, c2st"
 
+EXTRACTORS = (
+    "efficientnet-lite0, efficientnet-lite2, inception[:clean|:torchmetrics], dinov2[:vitl14], clip, random-conv or "
+    "timm:MODEL; each with /LAYER"
+)
+
 app = typer.Typer(
     name="domain-gap",
     help="Measure how far an image set is from real images. Add --debug to any command for a traceback.",
@@ -36,11 +41,9 @@ def compare(
     ] = 0,
     extractor: Annotated[
         str,
-        typer.Option(
-            help="efficientnet-lite0, efficientnet-lite2, inception, dinov2, clip, random-conv or timm:MODEL."
-        ),
+        typer.Option(help=f"{EXTRACTORS}."),
     ] = "efficientnet-lite0",
-    weights: Annotated[Path | None, typer.Option(help="Weights file of the extractor, instead of a download.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="File or folder with the weights, instead of a download.")] = None,
     metric: Annotated[str, typer.Option(help=f"Comma-separated: {NAMES}.")] = "kid,fid",
     permutations: Annotated[int, typer.Option(min=0, help="Deals of the permutation test; 0: no test.")] = 199,
     slice_: Annotated[
@@ -159,7 +162,7 @@ def stats(
     crops: Annotated[int, typer.Option(min=0, help="Cut this many square crops from every image.")] = 0,
     size: Annotated[int, typer.Option(min=8, help="Side of the crops.")] = 256,
     extractor: Annotated[str, typer.Option(help="As for domain-gap compare.")] = "efficientnet-lite0",
-    weights: Annotated[Path | None, typer.Option(help="Weights file of the extractor, instead of a download.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="File or folder with the weights, instead of a download.")] = None,
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass: changes rounding only.")] = 32,
@@ -204,7 +207,7 @@ def frechet(
     a: Annotated[str, typer.Argument(help="Images, features (.safetensors, .npy) or statistics (.npz: mu, sigma).")],
     b: Annotated[str, typer.Argument(help="The same.")],
     extractor: Annotated[str, typer.Option(help="The network behind the statistics.")] = "inception",
-    weights: Annotated[Path | None, typer.Option(help="Weights file of the extractor, instead of a download.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="File or folder with the weights, instead of a download.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass: changes rounding only.")] = 32,
     cache: Annotated[bool, typer.Option(help="Keep features for the next run.")] = True,
