@@ -204,7 +204,7 @@ def _readable(path: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         raise InputError(
             f"{path}: cannot be used as a feature cache ({one_line(error)}). Remove this file, which is only a cache, "
-            "or set REVERSE_STYLIZE_CACHE to a folder that can be written."
+            "set REVERSE_STYLIZE_CACHE to a folder that can be written, or use --no-cache."
         ) from error
 
 

@@ -1,3 +1,4 @@
+import hashlib
 import io
 import json
 import os
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from metrics.errors import InputError
-from metrics.images import ImageError, decode, dimensions, natural, open_images
+from metrics.images import ImageError, decode, dimensions, natural, open_images, sha256
 
 SQUARE = np.arange(12 * 16 * 3, dtype=np.uint8).reshape(12, 16, 3)
 
@@ -236,3 +237,16 @@ def test_a_name_that_is_not_unicode_is_named(folder):
 def test_blank_lines_of_metadata_are_passed_over(folder):
     root = folder("set", {"x.png": SQUARE, "metadata.jsonl": b'{"file_name": "x.png", "label": 3}\n\n'})
     assert open_images(root).labels == [3]
+
+
+def test_groups_tags_and_digests_of_files(folder):
+    row = {"file_name": "x.png", "group": 12, "weather": "rain", "night": True, "lux": 0.5, "boxes": [1], "text": None}
+    root = folder("set", {"x.png": SQUARE, "y.png": SQUARE, "metadata.jsonl": json.dumps(row).encode()})
+    x, y = open_images(root)
+    assert (x.group, x.tags) == ("12", {"weather": "rain", "night": "True", "lux": "0.5"})
+    assert (y.group, y.tags) == ("y", {})
+    assert x.digest() == hashlib.sha256((root / "x.png").read_bytes()).hexdigest() == sha256(root / "x.png")
+    assert x.location == str(root / "x.png") and x.path == root / "x.png" and x.dimensions() == (16, 12)
+    (root / "x.png").unlink()
+    with pytest.raises(ImageError, match="cannot be opened"):
+        x.digest()
