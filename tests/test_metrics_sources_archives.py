@@ -4,6 +4,7 @@ import pickle
 import stat
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -289,6 +290,21 @@ def test_a_tar_whose_sizes_lead_back_is_refused(tmp_path):
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"impossible size|not a readable tar"):
         open_images(path)
+
+
+def test_a_tar_header_that_claims_more_than_there_is_takes_no_memory(tmp_path):
+    path = write_tar(tmp_path / "set.tar", {"a.png": png(), "b.png": b""}, **{"b.png": {"type": b"x"}})
+    data = bytearray(path.read_bytes())
+    start = data.index(b"b.png")
+    data[start + 124 : start + 136] = b"77777777777\0"  # 8 GiB of extended header
+    data[start + 148 : start + 156] = b" " * 8
+    data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + 512])
+    path.write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"not a readable tar|impossible size"):
+        open_images(path)
+    assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    tracemalloc.stop()
 
 
 @pytest.fixture

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from ..decode import SUFFIXES, ImageError, one_line, unreadable
 from ..errors import InputError
@@ -46,6 +47,18 @@ class TarMember:
         if len(data) != self.size:
             raise ImageError("damaged archive member (the archive ends within it)")
         return data
+
+
+class _Bounded:
+    """A file that is never asked for more bytes than it has: headers of a crafted tar may claim any size."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.seek, self.tell = file, file.seek, file.tell
+        self._size = os.fstat(file.fileno()).st_size
+
+    def read(self, count: int = -1) -> bytes:
+        left = max(self._size - self.tell(), 0)
+        return self._file.read(min(count, left) if count >= 0 else left)
 
 
 def open_tars(paths: Sequence[Path], root: Path) -> ImageSet:
@@ -91,7 +104,7 @@ def tar_members(path: Path) -> dict[str, TarMember]:
             if tool := _PACKED.get(file.read(2)):
                 raise InputError(f"{path}: compressed, so its members cannot be found. Unpack it once: {tool} {path}")
             file.seek(0)
-            with tarfile.open(fileobj=file, mode="r:") as archive:
+            with tarfile.open(fileobj=cast("BinaryIO", _Bounded(file)), mode="r:") as archive:
                 at = stamp(path.stat())
                 for info in _regular(path, archive):
                     name = safe_name(path, info.name)
