@@ -57,6 +57,19 @@ def test_workers_and_shard_size_change_no_byte(options, tmp_path):
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
+def work_on_numbers(numbers):
+    assert len(numbers) <= 3
+    yield from work(f"k{number}" for number in numbers)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_task_gets_the_values_of_a_mapping_shard_by_shard(workers, tmp_path):
+    complete(tmp_path / "a")
+    with Job(tmp_path / "b", CONFIG) as started:
+        list(started.run(work_on_numbers, {key: int(key[1:]) for key in KEYS}, workers=workers, shard_size=3))
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
 def test_the_same_command_again_does_nothing(tmp_path):
     complete(tmp_path / "out")
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from metrics import gap
 from metrics import images as metrics_images
@@ -175,6 +176,20 @@ def test_another_study_in_the_folder_is_refused(photos, contents, tmp_path, chan
     search(photos, contents, tmp_path / "s", trials=1)
     with pytest.raises(InputError, match=message):
         search(photos, contents, tmp_path / "s", trials=2, **change)
+
+
+@pytest.mark.parametrize(
+    ("file", "part"), [("learn/learn1.png", "learn"), ("tune/tune0.png", "tune"), (None, "contents")]
+)
+def test_a_study_of_other_data_is_refused_and_kept(photos, contents, tmp_path, picture, file, part):
+    search(photos, contents, tmp_path / "s", trials=1)
+    before = points(read_study(tmp_path / "s")[0])
+    changed = sorted(contents.rglob("*.png")) if file is None else [photos / file]
+    for number, path in enumerate(changed):
+        Image.fromarray(picture(90 + number, 40, 40)).save(path)
+    with pytest.raises(InputError, match=rf"holds a study of other {part} images\. Name another folder"):
+        search(photos, contents, tmp_path / "s", trials=2)
+    assert points(read_study(tmp_path / "s")[0]) == before
 
 
 def test_bad_requests(photos, contents, tmp_path, monkeypatch):

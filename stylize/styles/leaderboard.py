@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 
-from . import METHODS, PRESETS
+from . import LEVELLED, METHODS, PRESETS
 
 COLUMNS = {
     "closed@efficientnet-lite0": "lite0",
@@ -18,7 +18,8 @@ COLUMNS = {
 }
 LEGEND = (
     "lite0, lite2: share of the gap to held-out photos closed, by two networks; structure: gradient correlation; "
-    "labels: label probe; copies: share of copied patches; seconds: per image of 256 px on one core; MiB: peak memory"
+    "labels: label probe; copies: share of copied patches; seconds: per image of 256 px on one core; MiB: peak memory. "
+    f"Methods compose (colour+texture); of {', '.join(LEVELLED)} the finest scales can work alone ({LEVELLED[1]}:1)"
 )
 
 

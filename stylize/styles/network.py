@@ -8,6 +8,11 @@ et al. 2017): scale and shift of every normalisation are linear in a code of the
 before every normalisation (Karras et al. 2019), so the network can invent detail where the content has none. All noise
 comes from the image's seed. :mod:`stylize.train_network` trains it.
 
+This is the family of AdaIN (Huang & Belongie, ICCV 2017), whose scale and shift are deviation and mean of a pretrained
+encoder's features of the style photo. Here they follow from the style's patch statistics instead, so no encoder runs
+when images are painted, and the style file needs to hold no features. A separate AdaIN would be the same network with a
+heavier encoder, so there is none.
+
 The statistics are those of :mod:`.patches`, of any image size. Nothing is copied from a photo: the network sees a style
 as 84 numbers and textures of random phase.
 """
