@@ -74,7 +74,7 @@ def compare(
         metrics: some of :data:`metrics.statistics.METRICS`.
         permutations: deals of the permutation test that both sets come from one distribution; 0 leaves it out.
         slices: measure parts of the set under test too: by ``label`` or columns of its metadata.
-        profile: measure KID at several layers of the network too, from low to high.
+        profile: measure the RBF distance at several layers of the network too, from low to high.
         explained: name this many images on either side that make the gap, and measure low-level differences; 0: none.
         extractor: a name of :mod:`metrics.extractors`.
         weights: a weights file for the extractor.
@@ -97,7 +97,7 @@ def compare(
     notes = pair_up(features)
     after, reference = features["after"], features["real"]
     roles = [role for role in ("before", "after", "floor") if role in features]
-    found = {role: {name: measure(name, features[role], reference, seed=seed) for name in metrics} for role in roles}
+    found = {role: {name: _measured(name, features[role], reference, seed) for name in metrics} for role in roles}
     tested = _permuted(after, reference, permutations, seed)
     p = {"after": tested.p_values} if tested else {}
     rows = [
@@ -160,6 +160,20 @@ def _kept(sets: Mapping[str, ImageSet], features: dict[str, FeatureSet], seed: i
     return (*structure, *labels_kept(before, after, seed))
 
 
+def _measured(name: str, features: FeatureSet, real: FeatureSet, seed: int) -> Measured:
+    """The statistic; a score that takes more images than there are is undefined and says why."""
+    try:
+        return measure(name, features, real, seed=seed)
+    except InputError as error:
+        if name in DISTANCES:
+            raise
+        return _undefined(name, features, str(error))
+
+
+def _undefined(name: str, features: FeatureSet, why: str) -> Measured:
+    return Measured(Measurement(f"{name}@{features.extractor}", math.nan, None, None, None, len(features), 0, (why,)))
+
+
 def _permuted(after: FeatureSet, real: FeatureSet, permutations: int, seed: int) -> PermutationTest | None:
     """The permutation test; none above TESTABLE images, where any difference at all would be significant."""
     if permutations == 0 or len(after) + len(real) > TESTABLE:
@@ -199,7 +213,7 @@ def _split_floor(name: str, after: FeatureSet, real: FeatureSet, seed: int) -> M
     try:
         values, sizes = noise_floor(real.features, real.groups, len(after), statistic, HALVINGS, seed)
     except InputError as error:
-        return Measured(Measurement(full, math.nan, None, None, None, 0, 0, (f"No floor: {error}",)))
+        return _undefined(name, real, f"No floor: {error}")
     n, m = (round(float(side)) for side in sizes.mean(0))
     low, high = np.quantile(values, (0.025, 0.975))
     note = (
@@ -209,12 +223,16 @@ def _split_floor(name: str, after: FeatureSet, real: FeatureSet, seed: int) -> M
 
 
 def _profile(after: FeatureSet, real: FeatureSet, columns: Mapping[str, slice]) -> tuple[Measurement, ...]:
-    """KID of the set under test at every level of the network, from low to high."""
+    """Distance of the set under test at every level of the network, from low to high.
+
+    By the RBF kernel, whose bandwidth follows the reference: KID's cubic kernel explodes on the large values inside a
+    network.
+    """
 
     def level(features: FeatureSet, name: str) -> FeatureSet:
         return replace(features, features=features.features[:, columns[name]].contiguous(), extractor=name)
 
-    return tuple(measure("kid", level(after, name), level(real, name)).measurement for name in columns)
+    return tuple(measure("rbf", level(after, name), level(real, name)).measurement for name in columns)
 
 
 def _resampled(found: Iterable[Measured]) -> tuple[Resampled, ...]:

@@ -117,7 +117,9 @@ def _sliced(x: FeatureSet, real: FeatureSet, seed: int) -> Measured:
 
 def _c2st(x: FeatureSet, real: FeatureSet, seed: int) -> Measured:
     found = c2st(x.features, real.features, groups_x=x.groups, groups_y=real.groups, seed=seed)
-    bare = _bare(found.value, x, real, found.warnings)
+    scatter = "Cross-validated with so few independent images the area can lie far below 0.5: go by the p-value."
+    warnings = (*found.warnings, scatter) if found.value < 0.4 else found.warnings
+    bare = _bare(found.value, x, real, warnings)
     return replace(bare, measurement=replace(bare.measurement, p=found.p))
 
 

@@ -99,10 +99,11 @@ def test_small_slices_are_named_not_dropped(folder, picture, sets):
 
 
 def test_profile_goes_from_low_to_high(folder, picture, sets):
-    report = compare(sets[0], sets[2], profile=True, permutations=0, explained=0, metrics=["kid"])
-    assert [one.name for one in report.profile] == [f"kid@{name}" for name in levels()]
+    report = compare(sets[0], sets[2], profile=True, permutations=0, explained=0, metrics=["rbf"])
+    assert [one.name for one in report.profile] == [f"rbf@{name}" for name in levels()]
     last = report.row("after").measurements[0]
     assert report.profile[-1].value == pytest.approx(last.value, rel=1e-3)
+    assert all(0 < one.value < 2 for one in report.profile)  # of one scale, whatever the layer's
     assert report.extractor["fingerprint"] == load_extractor().fingerprint  # not that of all layers
 
 
@@ -166,6 +167,13 @@ def test_every_metric_can_be_measured(sets):
     floors = {m.name.partition("@")[0]: m.value for m in report.row("floor").measurements}
     assert floors["kid"] < by_name["kid"].value and floors["coverage"] > by_name["precision"].value - 1
     assert measure("rbf", x, x).measurement.value < 0.1 * by_name["rbf"].value
+
+
+def test_a_score_that_takes_more_photos_is_undefined_not_fatal(folder, picture, sets):
+    few = folder("few", {f"{i}.png": picture(i, 48, 48) for i in range(4)})
+    report = compare(sets[0], few, extractor=NET, metrics=["kid", "coverage"], permutations=0)
+    kid_, coverage = report.row("after").measurements
+    assert kid_.value > 0 and math.isnan(coverage.value) and "nearest neighbours" in coverage.warnings[0]
 
 
 def test_a_floor_that_a_metric_cannot_have_is_said(folder, picture, sets):
