@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .errors import InputError
 from .terminal import follow, run, say
+
+if TYPE_CHECKING:
+    from .cache import FeatureCache
 
 SOURCES = "a folder, zip, tar shards, file list, glob or saved Hugging Face dataset"
 NAMES = "kid, fid, rbf, energy, cmmd, sliced-wasserstein, precision, recall, density, coverage, c2st"
@@ -43,7 +48,9 @@ def compare(
         str,
         typer.Option(help=f"{EXTRACTORS}."),
     ] = "efficientnet-lite0",
-    weights: Annotated[Path | None, typer.Option(help="File or folder with the weights, instead of a download.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="File or folder with the weights, instead of a download.")
+    ] = None,
     metric: Annotated[str, typer.Option(help=f"Comma-separated: {NAMES}.")] = "kid,fid",
     permutations: Annotated[int, typer.Option(min=0, help="Deals of the permutation test; 0: no test.")] = 199,
     slice_: Annotated[
@@ -63,32 +70,32 @@ def compare(
 
     Example: domain-gap compare stylised photos/judge --before patterns --floor photos/learn --crops 16 -o report
     """
-    from .cache import FeatureCache
     from .gap import compare as compare_sets
     from .report import to_markdown, write_report
 
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file. Name a folder for the report.")
-    report = compare_sets(
-        synthetic,
-        real,
-        before=before,
-        floor=floor,
-        crops=crops,
-        metrics=tuple(name.strip() for name in metric.split(",") if name.strip()),
-        permutations=permutations,
-        slices=tuple(slice_ or ()),
-        profile=profile,
-        explained=explain,
-        extractor=extractor,
-        weights=weights,
-        precision=precision,
-        device=device,
-        batch_size=batch_size,
-        cache=FeatureCache() if cache else None,
-        seed=seed,
-        watch=follow,
-    )
+    with _cache(cache) as held:
+        report = compare_sets(
+            synthetic,
+            real,
+            before=before,
+            floor=floor,
+            crops=crops,
+            metrics=tuple(name.strip() for name in metric.split(",") if name.strip()),
+            permutations=permutations,
+            slices=tuple(slice_ or ()),
+            profile=profile,
+            explained=explain,
+            extractor=extractor,
+            weights=weights,
+            precision=precision,
+            device=device,
+            batch_size=batch_size,
+            cache=held,
+            seed=seed,
+            watch=follow,
+        )
     write_report(report, out)
     print(to_markdown(report))
     say(f"report: {out / 'report.html'}")
@@ -162,7 +169,9 @@ def stats(
     crops: Annotated[int, typer.Option(min=0, help="Cut this many square crops from every image.")] = 0,
     size: Annotated[int, typer.Option(min=8, help="Side of the crops.")] = 256,
     extractor: Annotated[str, typer.Option(help="As for domain-gap compare.")] = "efficientnet-lite0",
-    weights: Annotated[Path | None, typer.Option(help="File or folder with the weights, instead of a download.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="File or folder with the weights, instead of a download.")
+    ] = None,
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass: changes rounding only.")] = 32,
@@ -173,7 +182,6 @@ def stats(
 
     Example: domain-gap stats photos/judge --crops 16 -o judge.safetensors
     """
-    from .cache import FeatureCache
     from .extractors import load_extractor
     from .features import extract
     from .frechet_sources import mean_and_covariance
@@ -184,14 +192,15 @@ def stats(
         raise InputError(f"{out}: expected a name ending in .safetensors (features) or .npz (mean and covariance).")
     network = load_extractor(extractor, weights=weights, device=device, precision=precision)
     images = open_images(source)
-    work = extract(
-        images.crops(crops, size, seed) if crops else images,
-        network,
-        batch_size=batch_size,
-        cache=FeatureCache() if cache else None,
-    )
-    for _ in follow(work, "features"):
-        pass
+    with _cache(cache) as held:
+        work = extract(
+            images.crops(crops, size, seed) if crops else images,
+            network,
+            batch_size=batch_size,
+            cache=held,
+        )
+        for _ in follow(work, "features"):
+            pass
     features = work.result
     if out.suffix == ".npz":
         write_statistics(out, *mean_and_covariance(features))
@@ -207,7 +216,9 @@ def frechet(
     a: Annotated[str, typer.Argument(help="Images, features (.safetensors, .npy) or statistics (.npz: mu, sigma).")],
     b: Annotated[str, typer.Argument(help="The same.")],
     extractor: Annotated[str, typer.Option(help="The network behind the statistics.")] = "inception",
-    weights: Annotated[Path | None, typer.Option(help="File or folder with the weights, instead of a download.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="File or folder with the weights, instead of a download.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass: changes rounding only.")] = 32,
     cache: Annotated[bool, typer.Option(help="Keep features for the next run.")] = True,
@@ -216,12 +227,12 @@ def frechet(
 
     Example: domain-gap frechet samples cifar10-statistics.npz --extractor inception
     """
-    from .cache import FeatureCache
     from .extractors import load_extractor
     from .frechet_sources import frechet_of_sources
 
     network = load_extractor(extractor, weights=weights, device=device)
-    print(frechet_of_sources(a, b, network, batch_size=batch_size, cache=FeatureCache() if cache else None))
+    with _cache(cache) as held:
+        print(frechet_of_sources(a, b, network, batch_size=batch_size, cache=held))
 
 
 @app.command()
@@ -229,7 +240,10 @@ def cache(
     what: Annotated[str, typer.Argument(help="info, prune or clear.")] = "info",
     max_size: Annotated[float | None, typer.Option(min=0, help="prune: down to this many GB; default 2.")] = None,
 ) -> None:
-    """Show, shrink or empty the feature cache ($REVERSE_STYLIZE_CACHE, else ~/.cache/reverse-stylize/features)."""
+    """Show, shrink or empty the feature cache ($REVERSE_STYLIZE_CACHE, else ~/.cache/reverse-stylize/features).
+
+    Example: domain-gap cache prune --max-size 1
+    """
     from .cache import FeatureCache
     from .registry import unknown
 
@@ -278,6 +292,22 @@ def audit(
     if out is not None:
         write_audit(report, out)
         say(f"audit: {out / 'audit.html'}")
+
+
+@contextmanager
+def _cache(wanted: bool) -> Iterator[FeatureCache | None]:
+    """The feature cache, or None; what went wrong in it is said at the end, because it costs time only."""
+    if not wanted:
+        yield None
+        return
+    from .cache import FeatureCache
+
+    with FeatureCache() as held:
+        yield held
+        if held.damaged:
+            say(f"{held.damaged} cached features were damaged and computed again")
+        if held.unsaved:
+            say(f"{held.unsaved} features could not be saved in {held.path}")
 
 
 def main() -> None:

@@ -286,7 +286,9 @@ def check_comparable(a: FeatureSet, b: FeatureSet) -> None:
         return
     ours, theirs = ({"extractor": s.extractor, **s.preprocessing} for s in (a, b))
     differences = [
-        f"{key} {ours.get(key)!r} and {theirs.get(key)!r}" for key in ours if ours.get(key) != theirs.get(key)
+        f"{key} {ours.get(key)!r} and {theirs.get(key)!r}"
+        for key in {**ours, **theirs}
+        if ours.get(key) != theirs.get(key)
     ]
     raise InputError(
         f"features of {a.root} and {b.root} cannot be compared: fingerprints {a.fingerprint} and {b.fingerprint}, "

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..copy_report import Case, CopyReport
-from ..images import ImageError, decode
+from ..images import ImageError, read_location
 from .document import plain
 from .files import write_files
 from .grid import Thumb, shown
@@ -116,7 +116,7 @@ def _real_excerpt(case: Case) -> Thumb:
 def _excerpt(file: str, box: tuple[int, int, int], column: str, mirrored: bool = False) -> Thumb:
     """The patch with its surroundings, framed; mirrored when the match is, so that both read alike."""
     try:
-        image = Image.fromarray(decode(Path(file)))
+        image = Image.fromarray(read_location(file))
     except ImageError as error:
         return Thumb(column, note=f"cannot be shown: {error}")
     left, top, side = box
