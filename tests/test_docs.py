@@ -1,4 +1,4 @@
-"""The README is true: its commands exist and its Python runs."""
+"""README and docs are true: their commands exist, their links too, and the Python of the README runs."""
 
 import re
 import shlex
@@ -10,15 +10,19 @@ import typer.main
 from metrics import cli as gap_cli
 from stylize import cli as stylize_cli
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+def blocks(language, pages=PAGES):
+    return [
+        block for page in pages for block in re.findall(rf"```{language}\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    ]
 
 
 def test_python_example_is_short_and_runs(tmp_path, monkeypatch, folder, picture):
-    source = blocks("python")[0]
+    source = blocks("python", [README])[0]
     assert len([line for line in source.splitlines() if line.strip()]) < 10
     folder("patterns", {f"{i % 2}/{i}.png": picture(40 + i) for i in range(4)})
     folder("photos/learn", {f"{i}.png": picture(i, 90, 90) for i in range(3)})
@@ -31,19 +35,27 @@ def test_python_example_is_short_and_runs(tmp_path, monkeypatch, folder, picture
 def commands():
     lines = [line for block in blocks("(?:sh|bash|console)") for line in block.replace("\\\n", " ").splitlines()]
     words = [shlex.split(line.partition(" > ")[0].removeprefix("$ "), comments=True) for line in lines]
-    return [w for w in words if w and w[0] in ("stylize", "domain-gap")]
+    return list(dict.fromkeys(tuple(w) for w in words if w and w[0] in ("stylize", "domain-gap")))
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_every_command_of_the_readme_parses(words):
+def test_every_command_of_the_pages_parses(words):
     app = typer.main.get_command(stylize_cli.app if words[0] == "stylize" else gap_cli.app)
     context = app.make_context(words[0], [words[1]])
     name, command, _ = app.resolve_command(context, list(words[1:]))
     command.make_context(name, list(words[2:]), parent=context)
 
 
-def test_files_that_the_readme_names_exist():
-    text = README.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\((?!http|#)([^)]+)\)|<img[^>]* src=\"(?!http)([^\"]+)\"", text):
-        path = README.parent / next(filter(None, target))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_exist(page):
+    for target in re.findall(
+        r"\]\((?!http|#)([^)#]+)[^)]*\)|<img[^>]* src=\"(?!http)([^\"]+)\"", page.read_text("utf-8")
+    ):
+        path = page.parent / next(filter(None, target))
         assert path.exists(), path
+
+
+def test_examples_that_the_pages_run_exist():
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    scripts = {word for line in lines for word in line.split() if re.fullmatch(r"(examples|benchmarks)/\w+\.py", word)}
+    assert all((ROOT / script).is_file() for script in scripts), scripts
