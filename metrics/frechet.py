@@ -8,7 +8,7 @@ Deliberate deviation: no matrix square root. With Σ₁ = AᵀA and Σ₂ = Bᵀ
 singular values) of A Bᵀ, where A and B are the centred features or their QR factors. All numbers stay real, nothing
 is added to the diagonal, and it is exact when there are fewer images than features, where a square root of the
 product Σ₁Σ₂ is off by 1e-6 to 3e-5 and can turn negative. With twice as many images as features the singular values
-are roots of eigenvalues of a symmetric matrix instead, where a bound shows that they are as exact (:data:`ACCURACY`).
+are roots of eigenvalues of a symmetric matrix instead, where a bound on rounding allows it (:data:`ACCURACY`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .moments import Moments, check_same_extractor
 from .pair import Features, check_pair
 
 ROWS = 16384  # images in float64 at a time, for memory: 50 000 x 2 048 float32 features need 1 GB beside themselves
-ACCURACY = 1e-10  # bound on the rounding error, as a share of the traces, below which the faster route is taken
+ACCURACY = 1e-9  # worst-case rounding, as a share of the traces, up to which the faster route is taken
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ def _distance(shift: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> float:
 def _distance_if_accurate(shift: torch.Tensor, covariance1: torch.Tensor, covariance2: torch.Tensor) -> float | None:
     """The distance with the singular values as roots of eigenvalues, a third of the work; None where that is inexact.
 
-    With Σ₁ = LLᵀ they are the eigenvalues of LᵀΣ₂L, each off by a few ε times the largest, and the root of a small
-    one by that over twice the root.
+    With Σ₁ = LLᵀ they are the roots of the eigenvalues of LᵀΣ₂L, each of which is off by a few ε times the largest, and
+    its root by that over twice the root. The true error is some 1 000 times less than this worst case.
     """
     lower, failed = torch.linalg.cholesky_ex(covariance1)
     if failed:
@@ -165,7 +165,7 @@ def _distance_if_accurate(shift: torch.Tensor, covariance1: torch.Tensor, covari
     eigenvalues = torch.linalg.eigvalsh(lower.T @ covariance2 @ lower)
     noise = 10 * torch.finfo(torch.float64).eps * eigenvalues[-1]
     traces = covariance1.trace() + covariance2.trace()
-    if eigenvalues[0] <= noise or (noise / eigenvalues.sqrt()).sum() > ACCURACY * traces:
+    if eigenvalues[0] <= noise or (noise / (2 * eigenvalues.sqrt())).sum() > ACCURACY * traces:
         return None
     return max(float(shift.square().sum() + traces - 2 * eigenvalues.sqrt().sum()), 0.0)
 
