@@ -232,6 +232,9 @@ def test_statistics_of_an_unknown_method_are_refused(bank, tmp_path):
     with safe_open(tmp_path / "s.safetensors", "pt") as file:
         metadata = file.metadata()
     tensors = load_file(tmp_path / "s.safetensors")
+    save_file({**tensors, "colour/more": torch.zeros(1)}, tmp_path / "s.safetensors", metadata)
+    with pytest.raises(InputError, match="unknown entry 'colour/more'"):
+        StyleBank.load(tmp_path / "s.safetensors")
     renamed = {name.replace("colour/", "color/"): tensor for name, tensor in tensors.items()}
     save_file(renamed, tmp_path / "s.safetensors", metadata)
     with pytest.raises(InputError, match="statistics of color, patches; this program knows"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from metrics.errors import InputError
 from metrics.images import ImageError, ImageSet, open_images
@@ -21,23 +18,12 @@ from metrics.ledger import licences
 from metrics.registry import unknown
 from metrics.seed import seed_for
 
-from ..job import one_thread, write_atomically
-from . import DEFAULT_METHOD, LEARNT, LEVELLED, LEVELS, METHODS
+from ..job import one_thread
+from . import DEFAULT_METHOD, LEARNT, LEVELLED, LEVELS, METHODS, style_file
 from .assignment import descriptor
 from .gamut import soft_gamut
 from .plausible import fault
 
-FORMAT = "reverse-stylize style bank"
-VERSION = 1
-HEADER = {
-    "sources": list,
-    "licences": list,
-    "unlicensed": list,
-    "skipped": dict,
-    "seed": int,
-    "crops": int,
-    "size": int,
-}
 CROPS = 8
 SIZE = 256
 
@@ -130,9 +116,7 @@ class StyleBank:
         """Write the bank as safetensors, its header as JSON metadata; the same bank gives the same bytes."""
         tensors = {f"{method}/{name}": t for method, held in self.statistics.items() for name, t in held.items()}
         tensors["descriptors"] = self.descriptors
-        header = {**self.header, "version": VERSION, "sources": list(self.sources)}
-        metadata = {FORMAT: json.dumps(header, sort_keys=True)}  # one entry: safetensors keeps no order of several
-        write_atomically(Path(path), save({name: t.contiguous() for name, t in tensors.items()}, metadata))
+        style_file.write(Path(path), {**self.header, "sources": list(self.sources)}, tensors)
 
     @staticmethod
     def load(path: str | Path) -> StyleBank:
@@ -142,19 +126,7 @@ class StyleBank:
             InputError: missing, not safetensors, not a style bank, of another version, or damaged.
         """
         path = Path(path)
-        if not path.is_file():
-            raise InputError(f"{path}: no such style file. Make one with: stylize learn PHOTOS {path}")
-        try:
-            with safe_open(path, "pt") as file:
-                header = _checked_header(path, file.metadata() or {})
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(
-                f"{path}: not a style file ({error}). Expected the output of: stylize learn PHOTOS STYLE.safetensors"
-            ) from error
-        return _assembled(path, header, tensors)
+        return _assembled(path, *style_file.read(path))
 
 
 def learn(
@@ -268,29 +240,6 @@ def _encoders(groups: Sequence[str]) -> dict[str, dict[str, str]]:
     return {group: {"name": one.name, "fingerprint": one.fingerprint} for group, one in used.items()}
 
 
-def _checked_header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    if FORMAT not in metadata:
-        raise InputError(
-            f"{path}: a safetensors file, but not a style bank. "
-            "Expected the output of: stylize learn PHOTOS STYLE.safetensors"
-        )
-    header: dict[str, Any] = json.loads(metadata[FORMAT])
-    version = header.pop("version", None)
-    if version != VERSION:
-        raise InputError(
-            f"{path}: style bank of version {version}; this program reads version {VERSION}. "
-            f"Learn it again: stylize learn PHOTOS {path}"
-        )
-    for name, kind in HEADER.items():
-        if not isinstance(header.get(name), kind):
-            raise InputError(
-                f"{path}: damaged style bank: header entry {name!r} is not a {kind.__name__}. Learn it again."
-            )
-    if not header["sources"] or not all(isinstance(source, dict) for source in header["sources"]):
-        raise InputError(f"{path}: damaged style bank: no list of sources in its header. Learn it again.")
-    return header
-
-
 def _assembled(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> StyleBank:
     sources = header.pop("sources")
     groups = sorted({name.split("/", 1)[0] for name in tensors} - {"descriptors"})
@@ -308,7 +257,10 @@ def _assembled(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tens
                 f"(fingerprint {wanted['fingerprint']}). Learn it again: stylize learn PHOTOS {path} --method {group}"
             )
     reference = _learn_all(torch.zeros(1, 3, 16, 16), groups)
-    for name, expected in {**reference, "descriptors": descriptor(torch.zeros(1, 3, 16, 16))}.items():
+    reference["descriptors"] = descriptor(torch.zeros(1, 3, 16, 16))
+    if strangers := sorted(tensors.keys() - reference.keys()):
+        raise InputError(f"{path}: damaged style bank: unknown entry {strangers[0]!r}. Learn it again.")
+    for name, expected in reference.items():
         shape = (len(sources), *expected.shape[1:])
         if name not in tensors or tensors[name].shape != shape or tensors[name].dtype != expected.dtype:
             raise InputError(f"{path}: damaged style bank: no {expected.dtype} tensor {name!r} of shape {list(shape)}.")
