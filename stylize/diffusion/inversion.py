@@ -1,0 +1,325 @@
+"""The training loop of an inversion: a matrix [vectors, hidden] learns, everything else is frozen.
+
+Every draw comes from (seed, number of the sample), so that a resumed run gives the bits of an uninterrupted one, and
+two processes take the steps that one process with twice the batch would take.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save
+
+from metrics.errors import InputError
+from metrics.images import Crop, ImageError, Item, cut
+from metrics.seed import generator, seed_for
+
+from ..job import write_atomically
+from .pipeline import DTYPES, require_diffusers, set_scheduler
+from .placeholder import add_token, initialiser_id, prompt_ids, save_embedding
+from .prompts import fill
+
+FIXED = 8  # samples of the loss curve, their times evenly spaced
+POINTS = 50  # of the loss curve
+VALIDATION_IMAGES, VALIDATION_STEPS, VALIDATION_GUIDANCE = 4, 25, 5.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the result, beside the images and the model; see :func:`stylize.diffusion.invert.invert`."""
+
+    token: str
+    initialiser: str
+    vectors: int
+    steps: int
+    batch: int
+    accumulate: int
+    rate: float
+    warm_up: int
+    size: int
+    seed: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """An optimiser step: how many are done out of ``total``, the loss of its batch, and the last of the fixed batch."""
+
+    done: int
+    total: int
+    loss: float
+    fixed_loss: float
+
+
+class Inversion:
+    """One placeholder, the images that it is learnt from, and their prompts.
+
+    Args:
+        pipeline: as :func:`stylize.diffusion.pipeline.load_pipeline` returns it; gets the placeholder.
+        items: the images; ``labels`` are their class names, and ``template`` the sentence.
+        settings: see there.
+        config: everything that decides the result, JSON-able.
+        out: file to write.
+        accelerator: an ``accelerate.Accelerator``: device, precision and processes.
+
+    Raises:
+        InputError: a prompt that is too long or hides the placeholder; OUT or its state belong to something else.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        items: Sequence[Item],
+        labels: Sequence[str],
+        template: str,
+        settings: Settings,
+        config: Mapping[str, Any],
+        out: Path,
+        accelerator: Any,
+    ) -> None:
+        self.pipeline, self.items, self.settings, self.accelerator = pipeline, items, settings, accelerator
+        self.config, self.out, self.state = dict(config), out, out.with_name(out.name + ".training")
+        self.finished = _finished(out, self.state, self.config)
+        rows = pipeline.text_encoder.get_input_embeddings().weight
+        start = rows[initialiser_id(pipeline.tokenizer, settings.initialiser)].detach().float()
+        self.ids = add_token(pipeline, settings.token, start.expand(settings.vectors, -1))
+        self.prompts = {label: fill(template, label, settings.token) for label in dict.fromkeys(labels)}
+        encoded = {label: prompt_ids(pipeline, prompt, self.ids) for label, prompt in self.prompts.items()}
+        self.encoded = torch.tensor([encoded[label] for label in labels])
+        self.vectors = torch.nn.Parameter(start.repeat(settings.vectors, 1).to(accelerator.device))
+        self.moments: dict[int, tuple[torch.Tensor, torch.Tensor | float]] = {}
+        self.curve: list[dict[str, float]] = []
+        self.step = 0
+
+    def train(self, save_every: int, validate_every: int) -> Iterator[Step]:
+        """Learn; yields every step. Writes OUT and its state every ``save_every`` steps and at the end."""
+        if self.finished:
+            return
+        settings, accelerator = self.settings, self.accelerator
+        self._prepare()
+        optimiser = torch.optim.AdamW([self.vectors], settings.rate, weight_decay=0.0)
+        self._resume(optimiser)
+        accelerator.wait_for_everyone()
+        hook = self.pipeline.text_encoder.get_input_embeddings().register_forward_hook(self._replace_rows)
+        try:
+            optimiser = accelerator.prepare(optimiser)
+            while self.step < settings.steps:
+                loss = self._advance(optimiser)
+                if self.step % max(1, settings.steps // POINTS) == 0 or self.step == settings.steps:
+                    self._measure(loss)
+                if self.step % save_every == 0 or self.step == settings.steps:
+                    self._save(optimiser)
+                if validate_every and (self.step % validate_every == 0 or self.step == settings.steps):
+                    self._validate()
+                yield Step(self.step, settings.steps, loss, self.curve[-1]["fixed_loss"] if self.curve else math.nan)
+        finally:
+            hook.remove()
+        self._finish()
+
+    def _prepare(self) -> None:
+        """Move the networks; the text encoder stays float32, since its input is what learns."""
+        device, dtype = self.accelerator.device, DTYPES[self.settings.precision]
+        self.pipeline.unet.to(device, dtype)
+        self.pipeline.vae.to(device, dtype)
+        self.pipeline.text_encoder.to(device, torch.float32)
+        self.noise_levels = require_diffusers().DDPMScheduler.from_config(self.pipeline.scheduler.config)
+        kind = self.noise_levels.config.prediction_type
+        if kind not in ("epsilon", "v_prediction"):
+            raise InputError(f"the model predicts {kind!r}. Expected 'epsilon' or 'v_prediction'.")
+
+    def _advance(self, optimiser: torch.optim.Optimizer) -> float:
+        settings, accelerator = self.settings, self.accelerator
+        for group in optimiser.param_groups:
+            group["lr"] = settings.rate * min(1.0, (self.step + 1) / max(1, settings.warm_up))
+        optimiser.zero_grad()
+        losses = []
+        for passed in range(settings.accumulate):
+            first = (self.step * settings.accumulate + passed) * accelerator.num_processes + accelerator.process_index
+            numbers = range(first * settings.batch, (first + 1) * settings.batch)
+            loss = self._loss([self._sample(number) for number in numbers])
+            accelerator.backward(loss / settings.accumulate)
+            losses.append(loss.detach())
+        assert self.vectors.grad is not None
+        self.vectors.grad = accelerator.reduce(self.vectors.grad, reduction="mean")
+        mean = float(accelerator.reduce(torch.stack(losses).mean(), reduction="mean"))
+        if not math.isfinite(mean):
+            raise InputError(
+                f"the loss is not finite at step {self.step}. {self.out} keeps the last saved vectors. Use a smaller "
+                "--rate or --precision bfloat16, and another output file."
+            )
+        optimiser.step()
+        self.step += 1
+        return mean
+
+    def _sample(self, number: int) -> tuple[int, int, np.random.Generator]:
+        """Image and time of the sample ``number`` of the run: every epoch is a permutation of the images."""
+        epoch, place = divmod(number, len(self.items))
+        order = generator(self.settings.seed, "epoch", str(epoch)).permutation(len(self.items))
+        draw = generator(self.settings.seed, "inversion", str(number))
+        return int(order[place]), int(draw.integers(0, self.noise_levels.config.num_train_timesteps)), draw
+
+    def _fixed_samples(self) -> list[tuple[int, int, np.random.Generator]]:
+        draw = generator(self.settings.seed, "curve", "")
+        times = np.linspace(0, self.noise_levels.config.num_train_timesteps, FIXED, endpoint=False).astype(int)
+        images = draw.integers(0, len(self.items), FIXED)
+        return [(int(image), int(time), draw) for image, time in zip(images, times, strict=True)]
+
+    def _loss(self, samples: Sequence[tuple[int, int, np.random.Generator]]) -> torch.Tensor:
+        """Mean squared error of the predicted noise (or velocity), as the model was trained."""
+        device, vae = self.accelerator.device, self.pipeline.vae
+        latents, noises = [], []
+        for image, _, draw in samples:
+            mean, spread = self._moments(image)
+            grain, noise = (torch.from_numpy(draw.standard_normal(mean.shape, dtype=np.float32)) for _ in range(2))
+            latents.append((mean + spread * grain) * vae.config.scaling_factor)
+            noises.append(noise)
+        clean, noise = torch.stack(latents).to(device), torch.stack(noises).to(device)
+        times = torch.tensor([time for _, time, _ in samples], device=device)
+        noisy = self.noise_levels.add_noise(clean, noise, times)
+        ids = self.encoded[[image for image, _, _ in samples]].to(device)
+        dtype = DTYPES[self.settings.precision]
+        text = self.pipeline.text_encoder(ids)[0].to(dtype)
+        guess = self.pipeline.unet(noisy.to(dtype), times, encoder_hidden_states=text).sample.float()
+        velocity = self.noise_levels.config.prediction_type == "v_prediction"
+        target = self.noise_levels.get_velocity(clean, noise, times) if velocity else noise
+        return F.mse_loss(guess, target)
+
+    @torch.no_grad()
+    def _moments(self, index: int) -> tuple[torch.Tensor, torch.Tensor | float]:
+        """Mean and standard deviation of the latents of an image, ``float32 [C,h,w]``; kept in memory."""
+        if index not in self.moments:
+            try:
+                pixels = fit(self.items[index].read(), self.settings.size)
+            except ImageError as error:
+                raise InputError(f"{self.items[index].location}: {error}. Repair or remove this image.") from error
+            image = (torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1).to(self.accelerator.device)
+            encoded = self.pipeline.vae.encode(image.to(self.pipeline.vae.dtype))
+            if hasattr(encoded, "latents"):  # AutoencoderTiny has no posterior
+                self.moments[index] = (encoded.latents[0].float().cpu(), 0.0)
+            else:
+                posterior = encoded.latent_dist
+                self.moments[index] = (posterior.mean[0].float().cpu(), posterior.std[0].float().cpu())
+        return self.moments[index]
+
+    def _replace_rows(self, _: torch.nn.Module, arguments: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+        for number, row in zip(self.ids, self.vectors, strict=True):
+            output = torch.where((arguments[0] == number)[..., None], row.to(output.dtype), output)
+        return output
+
+    @torch.no_grad()
+    def _measure(self, loss: float) -> None:
+        samples, batch = self._fixed_samples(), self.settings.batch
+        parts = [samples[start : start + batch] for start in range(0, FIXED, batch)]
+        fixed = sum(float(self._loss(part)) * len(part) for part in parts) / FIXED
+        norm = self.vectors.norm(dim=1).mean()
+        self.curve.append({"step": self.step, "loss": loss, "fixed_loss": fixed, "norm": float(norm)})
+
+    def _save(self, optimiser: torch.optim.Optimizer) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        kept = {f"adam/{name}": value for name, value in optimiser.state_dict()["state"][0].items()}
+        kept = {name: torch.as_tensor(value).detach().cpu().contiguous() for name, value in kept.items()}
+        kept["vectors"] = self.vectors.detach().cpu().contiguous()
+        header = {"step": str(self.step), "config": json.dumps(self.config), "curve": json.dumps(self.curve)}
+        write_atomically(self.state, save(kept, header))
+        save_embedding(self.out, self.settings.token, self.vectors, {"config": self.config, "step": self.step})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["step", "loss", "fixed_loss", "norm"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.curve)
+        write_atomically(self.out.with_name(self.out.name + ".csv"), text.getvalue().encode())
+
+    def _resume(self, optimiser: torch.optim.Optimizer) -> None:
+        if not self.state.is_file():
+            return
+        with safe_open(self.state, "pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with torch.no_grad():
+            self.vectors.copy_(tensors.pop("vectors"))
+        moments = {name.removeprefix("adam/"): value for name, value in tensors.items()}
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": {0: moments}})
+        self.step, self.curve = int(metadata["step"]), json.loads(metadata["curve"])
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        """A sheet of images beside OUT, from the same seeds every time."""
+        if not self.accelerator.is_main_process:
+            return
+        set_scheduler(self.pipeline, "dpm++")
+        prompts = list(self.prompts.values())[:VALIDATION_IMAGES]
+        prompts = (prompts * VALIDATION_IMAGES)[: max(len(prompts), VALIDATION_IMAGES)]
+        seeds = [seed_for(self.settings.seed, "validation", str(number)) % 2**63 for number in range(len(prompts))]
+        with self.accelerator.autocast():
+            images = self.pipeline(
+                prompts,
+                height=self.settings.size,
+                width=self.settings.size,
+                num_inference_steps=VALIDATION_STEPS,
+                guidance_scale=VALIDATION_GUIDANCE,
+                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                output_type="np",
+            ).images
+        buffer = io.BytesIO()
+        Image.fromarray(np.hstack(list(np.rint(images * 255).astype(np.uint8)))).save(buffer, "PNG")
+        write_atomically(self.out.with_name(f"{self.out.stem}-{self.step:06d}.png"), buffer.getvalue())
+
+    def _finish(self) -> None:
+        with torch.no_grad():
+            weight = self.pipeline.text_encoder.get_input_embeddings().weight
+            weight[self.ids] = self.vectors.detach().to(weight)
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            self.state.unlink(missing_ok=True)
+
+
+def fit(image: np.ndarray, size: int) -> np.ndarray:
+    """``uint8 [H,W,3]`` to ``uint8 [size,size,3]``: the central square, resized; nothing is stretched."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    return cut(image, Crop((width - side) // 2, (height - side) // 2, side, size))
+
+
+def _finished(out: Path, state: Path, config: Mapping[str, Any]) -> bool:
+    """Whether OUT is the result of this very run; refuses results and states of others."""
+    held = _header(out, "stylize") if out.exists() else None
+    if out.exists() and (held is None or "config" not in held):
+        raise InputError(f"{out}: exists, and is not from `stylize invert`. Name another file.")
+    kept = _header(state, "config") if state.exists() else None
+    if state.exists() and kept is None:
+        raise InputError(f"{state}: cannot be resumed from. Delete it to start again.")
+    for path, other in ((out, None if held is None else held["config"]), (state, kept)):
+        other = config if other is None else other
+        for name in sorted({*config, *other}):
+            if config.get(name) != other.get(name):
+                raise InputError(
+                    f"{path}: was made with {name} = {other.get(name)!r}, and this command says {name} = "
+                    f"{config.get(name)!r}. Repeat the earlier setting to continue, or name another file."
+                )
+    if held is None or held["step"] == config["steps"]:
+        return held is not None
+    if not state.exists():
+        raise InputError(f"{out}: unfinished, and {state.name} is missing: cannot resume. Delete it to start again.")
+    return False
+
+
+def _header(path: Path, name: str) -> dict[str, Any] | None:
+    """A JSON object in the metadata of a safetensors file; None if there is none."""
+    try:
+        with safe_open(path, "pt") as file:
+            value = json.loads((file.metadata() or {})[name])
+        return dict(value)
+    except Exception:  # whatever is wrong with the file, it is not ours
+        return None

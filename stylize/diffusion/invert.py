@@ -1,0 +1,192 @@
+"""Dataset style inversion: one embedding that stands for the style of a whole dataset.
+
+Textual inversion (Gal et al. 2022) over all images at once, with each image's own class name in the prompt, so that
+the new word has to hold what the classes share (Li et al., "Is synthetic data useful for transfer learning?...",
+arXiv 2403.19866). Denoiser, autoencoder and text encoder stay frozen: the optimiser knows nothing but a matrix
+``[vectors, hidden]`` that a hook puts in place of the placeholder's rows.
+
+The paper states the sentence and 20,000 iterations for a dataset. Not stated, hence ours: AdamW without weight decay,
+constant learning rate, its value, batch, one vector, the initialiser, and square centre crops instead of stretching.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from metrics.errors import InputError
+from metrics.extractors.extractor import check_device
+from metrics.images import ImageError, ImageSet, Item, open_images
+from metrics.registry import unknown
+
+from ..apply import content_digest
+from .inversion import Inversion, Settings, Step
+from .pipeline import DTYPES, TINY, check_size, fingerprint, load_pipeline
+from .placeholder import check_token, initialiser_id
+from .prompts import PROMPT, STYLE_PROMPT, check_label
+
+MODES = {
+    "dsi": "one token for the dataset; the class name is in the prompt (Li et al.)",
+    "style": "one token for the dataset; no class name",
+    "class-wise": "one token and one file per class, each learnt alone for so many steps",
+}
+
+
+def invert(
+    real: str | Path,
+    out: str | Path,
+    *,
+    model: str | Path = TINY,
+    mode: str = "dsi",
+    token: str = "<style>",
+    initialiser: str = "style",
+    vectors: int = 1,
+    steps: int = 20_000,
+    batch: int = 4,
+    accumulate: int = 1,
+    rate: float = 5e-4,
+    warm_up: int = 0,
+    size: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    precision: str = "float32",
+    save_every: int = 500,
+    validate_every: int = 0,
+) -> Iterator[Step]:
+    """Learn an embedding of the images in ``real``; yields every step.
+
+    OUT (``*.safetensors``, key = the placeholder) loads in any diffusers pipeline of the same model through
+    ``load_textual_inversion``. Beside it: ``OUT.csv``, the loss on a fixed batch, noise and times; sheets of validation
+    images, if asked for; and until the end ``OUT.training``, from which the same call continues to the same bits (but
+    with float16, whose loss scale starts anew). In the mode ``class-wise`` OUT is a folder of ``<class>.safetensors``.
+    Under ``accelerate launch`` the processes share every step.
+
+    Args:
+        real: folder of real images; labels come from its folders or its ``metadata.jsonl``.
+        out: file to write, or folder in the mode ``class-wise``.
+        model: see :func:`stylize.diffusion.pipeline.load_pipeline`.
+        mode: one of MODES.
+        token: placeholder, lower case, not a word that the model knows.
+        initialiser: word whose embedding the vectors start from; one token of the model.
+        vectors: how many vectors the placeholder stands for.
+        steps: optimiser steps; the paper has 20,000.
+        batch: images per process and pass.
+        accumulate: passes per step.
+        rate: learning rate of AdamW; constant after ``warm_up`` steps.
+        warm_up: steps of linear warm-up.
+        size: side in pixels of the centre crops, a multiple of the autoencoder's factor; None: that of the model.
+        seed: decides images, noise and times.
+        device: ``cpu`` or ``cuda``.
+        precision: ``float32``, ``float16`` or ``bfloat16`` for the frozen networks; the vectors are float32.
+        save_every: steps between two saved states.
+        validate_every: steps between two sheets of validation images; 0: none.
+
+    Raises:
+        InputError: a number out of range; an unsuitable token, initialiser or class name; an unreadable image; a single
+            class in the mode ``dsi``; OUT was made with other settings; the loss is no longer finite.
+    """
+    out = Path(out)
+    settings = Settings(token, initialiser, vectors, steps, batch, accumulate, rate, warm_up, 0, seed, precision)
+    _check(out, mode, settings, save_every, validate_every)
+    images = open_images(real)
+    templates = {"dsi": PROMPT, "style": STYLE_PROMPT, "class-wise": PROMPT}
+    labels = [""] * len(images) if mode == "style" else _labels(images, mode)
+    _check_images(images)
+    check_device(device)
+    pipeline = load_pipeline(model)
+    accelerator = _accelerator(device, precision)
+    settings = replace(settings, size=check_size(pipeline, size))
+    for name in {token, *([class_token(token, label) for label in labels] if mode == "class-wise" else [])}:
+        check_token(pipeline.tokenizer, name, vectors)
+    initialiser_id(pipeline.tokenizer, initialiser)
+    config = {"mode": mode, "prompt": templates[mode], "model": fingerprint(pipeline), "images": content_digest(images)}
+    config |= asdict(settings) | {"processes": accelerator.num_processes}
+    jobs = [(out, token, list(images), labels)]
+    if mode == "class-wise":
+        jobs = [
+            (
+                out / f"{label.replace('/', '-')}.safetensors",
+                class_token(token, label),
+                *_of_class(images, labels, label),
+            )
+            for label in sorted(set(labels))
+        ]
+    runs = [
+        Inversion(pipeline, items, own, templates[mode], replace(settings, token=name), config, file, accelerator)
+        for file, name, items, own in jobs
+    ]  # every prompt is checked before anything is computed
+    for number, run in enumerate(runs):
+        for step in run.train(save_every, validate_every):
+            yield replace(step, done=step.done + number * steps, total=len(runs) * steps)
+
+
+def _of_class(images: ImageSet, labels: Sequence[str], label: str) -> tuple[list[Item], list[str]]:
+    items = [item for item, own in zip(images, labels, strict=True) if own == label]
+    return items, [label] * len(items)
+
+
+def class_token(token: str, label: str) -> str:
+    """The placeholder of a class in the mode ``class-wise``: ``<style>`` and ``coat`` give ``<style-coat>``.
+
+    A digest keeps apart names that differ only in what a token cannot hold: capitals, spaces, signs.
+    """
+    slug = "".join(letter if letter.isalnum() else "-" for letter in label.lower())
+    if slug != label:
+        slug += "-" + hashlib.sha256(label.encode()).hexdigest()[:6]
+    return f"{token[:-1]}-{slug}>" if token.endswith(">") else f"{token}-{slug}"
+
+
+def _check(out: Path, mode: str, settings: Settings, save_every: int, validate_every: int) -> None:
+    if mode not in MODES:
+        raise unknown("mode", mode, MODES)
+    if settings.precision not in DTYPES:
+        raise unknown("precision", settings.precision, DTYPES)
+    if mode != "class-wise" and out.suffix != ".safetensors":
+        raise InputError(f"{out}: expected a file name ending in .safetensors, e.g. learned_embeds.safetensors")
+    if mode == "class-wise" and out.suffix == ".safetensors":
+        raise InputError(f"{out}: the mode class-wise writes one file per class. Name a folder.")
+    counts = {"steps": settings.steps, "batch": settings.batch, "accumulate": settings.accumulate}
+    for name, value in {**counts, "save_every": save_every}.items():
+        if value < 1:
+            raise InputError(f"{name} = {value}: expected at least 1.")
+    if settings.warm_up < 0 or validate_every < 0:
+        raise InputError(f"warm_up = {settings.warm_up}, validate_every = {validate_every}: expected at least 0.")
+    if not (settings.rate > 0 and math.isfinite(settings.rate)):
+        raise InputError(f"rate = {settings.rate}: expected a positive learning rate, e.g. 5e-4")
+
+
+def _labels(images: ImageSet, mode: str) -> list[str]:
+    if None in images.labels:
+        bare = next(item.key for item in images if item.label is None)
+        raise InputError(
+            f"{images.root}: {bare} has no class. Put the images into one folder per class, or use --mode style, which "
+            "needs no classes."
+        )
+    labels = [check_label(label) for label in images.labels]
+    if mode == "dsi" and len(set(labels)) == 1:
+        raise InputError(
+            f"{images.root}: all images are of one class, {labels[0]!r}: what they share is the class as much as the "
+            "style, and the token would hold both. Add classes, or say --mode style or --mode class-wise."
+        )
+    return labels
+
+
+def _check_images(images: ImageSet) -> None:
+    for item in images:
+        try:
+            item.dimensions()
+        except ImageError as error:
+            raise InputError(f"{item.location}: {error}. Repair or remove this image.") from error
+
+
+def _accelerator(device: str, precision: str) -> Any:
+    from accelerate import Accelerator
+
+    if precision == "float16" and device == "cpu":
+        raise InputError("precision float16 needs a GPU. On a CPU use --precision bfloat16 or float32.")
+    kinds = {"float32": "no", "float16": "fp16", "bfloat16": "bf16"}
+    return Accelerator(cpu=device == "cpu", mixed_precision=kinds[precision])

@@ -1,0 +1,230 @@
+"""Loading a Stable Diffusion pipeline: a hub id, a folder in diffusers format, or the tiny one that comes along.
+
+Only safetensors weights are read, never pickles. ``HF_HUB_OFFLINE=1`` is respected. Nothing is ever loaded in place of
+what was asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metrics.errors import InputError
+from metrics.extractors.extractor import check_device
+from metrics.registry import unknown
+
+TINY = "tiny"  # 32 px, Fashion-MNIST classes; see assets/tiny-diffusion/README.md
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+NETWORKS = ("text_encoder", "unet", "vae")
+CLASSES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+SCHEDULERS = {
+    "dpm++": ("DPMSolverMultistepScheduler", {}),
+    "dpm++-karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "ddim": ("DDIMScheduler", {}),
+    "ddpm": ("DDPMScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler-a": ("EulerAncestralDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+}
+
+
+def load_pipeline(model: str | Path = TINY, *, device: str = "cpu", dtype: str = "float32") -> Any:
+    """A ``StableDiffusionPipeline`` in eval mode, without safety checker (it would blacken images silently).
+
+    Args:
+        model: ``tiny``, a folder in diffusers format, or a hub id: ``stable-diffusion-v1-5/stable-diffusion-v1-5``.
+        device: where it runs, e.g. ``cuda``.
+        dtype: ``float32``, ``float16`` or ``bfloat16``.
+
+    Raises:
+        InputError: the extra is not installed; the model is missing, incomplete, pickled, SDXL or of another kind, or
+            has no text encoder.
+    """
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    check_device(device)
+    diffusers = require_diffusers()
+    folder = _local(model)
+    index = _read_index(folder / "model_index.json") if folder else _fetch_index(str(model))
+    _check_kind(str(model), index)
+    if folder:
+        _check_complete(folder, index)
+    _quieten()
+    options: dict[str, Any] = {"dtype": DTYPES[dtype], "use_safetensors": True, "safety_checker": None}
+    options |= {"feature_extractor": None, "requires_safety_checker": False}
+    if "image_encoder" in index:
+        options["image_encoder"] = None
+    try:
+        pipeline = diffusers.StableDiffusionPipeline.from_pretrained(folder or str(model), **options)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:  # of the hub, the files and their shapes
+        raise InputError(_cannot_load(str(model), error)) from error
+    for name in NETWORKS:
+        getattr(pipeline, name).eval().requires_grad_(False)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+def _quieten() -> None:
+    """No bars and no notices of the libraries: stderr is for this program's own words."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+
+
+def require_diffusers() -> Any:
+    """The module ``diffusers``; raises InputError where the extra is not installed."""
+    try:
+        import accelerate  # noqa: F401
+        import diffusers
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"Stable Diffusion needs packages that are not installed ({error}). "
+            "Install them: pip install 'reverse-stylize[diffusion]'"
+        ) from error
+    return diffusers
+
+
+def set_scheduler(pipeline: Any, name: str) -> None:
+    """Sample with the scheduler ``name`` of SCHEDULERS; noise levels and prediction type stay the model's."""
+    if name not in SCHEDULERS:
+        raise unknown("scheduler", name, SCHEDULERS)
+    kind, options = SCHEDULERS[name]
+    pipeline.scheduler = getattr(require_diffusers(), kind).from_config(pipeline.scheduler.config, **options)
+
+
+def check_size(pipeline: Any, size: int | None) -> int:
+    """A side in pixels, by default that of the training images; raises InputError where halving does not come out."""
+    config, factor = pipeline.unet.config, int(pipeline.vae_scale_factor)
+    native, multiple = int(config.sample_size) * factor, factor * 2 ** (len(config.block_out_channels) - 1)
+    size = native if size is None else size
+    if size < multiple or size % multiple:
+        raise InputError(f"size {size}: expected a multiple of {multiple} for this model, e.g. {native}.")
+    return size
+
+
+def fingerprint(pipeline: Any) -> str:
+    """16 hexadecimal digits of a SHA-256 over all weights in their dtype, noise levels and vocabulary size."""
+    schedule = {key: value for key, value in sorted(pipeline.scheduler.config.items()) if "beta" in key}
+    schedule["prediction_type"] = pipeline.scheduler.config.prediction_type
+    digest = hashlib.sha256(json.dumps([schedule, len(pipeline.tokenizer)], default=str).encode())
+    for name in NETWORKS:
+        for key, tensor in sorted(getattr(pipeline, name).state_dict().items()):
+            digest.update(f"{name}/{key}/{tensor.dtype}/{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _local(model: str | Path) -> Path | None:
+    """The folder that ``model`` names; None for a hub id."""
+    if str(model) == TINY:
+        return _shipped()
+    path = Path(model)
+    if path.is_file():
+        raise InputError(
+            f"{path}: a single-file checkpoint. Expected a folder in diffusers format or a hub id. Convert it: "
+            "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)"
+        )
+    if path.is_dir():
+        return path
+    if isinstance(model, Path) or path.is_absolute() or str(model).startswith(".") or str(model).count("/") != 1:
+        raise InputError(
+            f"{model}: no such folder. Expected a folder in diffusers format, a hub id OWNER/NAME, or {TINY!r}, "
+            "the small model that comes along."
+        )
+    return None
+
+
+def _shipped() -> Path:
+    inside = Path(__file__).parent / "tiny"  # in a wheel
+    beside = Path(__file__).parents[2] / "assets" / "tiny-diffusion"  # in a checkout
+    for folder in (inside, beside):
+        if (folder / "model_index.json").is_file():
+            return folder
+    raise InputError(
+        f"the tiny model is neither in {inside} nor in {beside}. Train it: "
+        "python examples/train_tiny_diffusion.py work --out assets/tiny-diffusion"
+    )
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(
+            f"{path}: not found. Expected a Stable Diffusion pipeline in diffusers format: a folder with "
+            "model_index.json, unet/, vae/, text_encoder/, tokenizer/ and scheduler/."
+        )
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: not JSON ({error}). Download the model again.") from error
+
+
+def _fetch_index(model: str) -> dict[str, Any]:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return _read_index(Path(hf_hub_download(model, "model_index.json")))
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(_cannot_load(model, error)) from error
+
+
+def _check_kind(model: str, index: Mapping[str, Any]) -> None:
+    kind = str(index.get("_class_name"))
+    if "XL" in kind:
+        raise InputError(
+            f"{model}: {kind}. SDXL has two text encoders and is not supported; use a Stable Diffusion 1.x or 2.x "
+            "model, e.g. --model stable-diffusion-v1-5/stable-diffusion-v1-5"
+        )
+    if _absent(index, "text_encoder") or _absent(index, "tokenizer"):
+        raise InputError(
+            f"{model}: has no text encoder or no tokenizer, so there is no embedding to learn or to use. "
+            "Use a complete text-to-image model, e.g. --model stable-diffusion-v1-5/stable-diffusion-v1-5"
+        )
+    if kind not in CLASSES:
+        raise InputError(f"{model}: a {kind}. Expected a {CLASSES[0]} (Stable Diffusion 1.x or 2.x).")
+
+
+def _absent(index: Mapping[str, Any], component: str) -> bool:
+    return not any(index.get(component) or [])
+
+
+def _check_complete(folder: Path, index: Mapping[str, Any]) -> None:
+    for name in NETWORKS:
+        config, weights = folder / name / "config.json", [p for ext in WEIGHTS for p in (folder / name).glob(ext)]
+        if not config.is_file() or not weights:
+            pickled = sorted((folder / name).glob("*.bin"))
+            if config.is_file() and pickled:
+                raise InputError(
+                    f"{pickled[0]}: pickled weights, which can run code when loaded, are not read. Save them again "
+                    "with save_pretrained(FOLDER, safe_serialization=True)."
+                )
+            lacking = "its weights (*.safetensors)" if config.is_file() else config.name
+            raise InputError(
+                f"{folder}: incomplete, {name}/ lacks {lacking}. Was a download interrupted? "
+                "Repeat it: huggingface-cli download OWNER/NAME --local-dir FOLDER"
+            )
+
+
+def _cannot_load(model: str, error: Exception) -> str:
+    first = (str(error) or type(error).__name__).strip().splitlines()[0][:200]
+    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON"):
+        advice = "HF_HUB_OFFLINE is set: unset it to download"
+    else:
+        advice = "check the name and the network, or repeat the command to finish an interrupted download"
+    return (
+        f"{model}: cannot be loaded ({first}). {advice}; or name a folder, or --model {TINY}, which needs no network."
+    )
