@@ -115,3 +115,9 @@ def test_metrics_after_the_second_have_one_row_each():
     assert ["recall `recall@x`", "0.500", "0.500", "0.02", "higher"] in table
     assert ["C2ST AUC `c2st@x`", "0.500", "0.500", "0.02", "lower"] in table
     assert sum(line[0].startswith("CMMD") for line in table) == 1
+
+
+def test_a_column_of_single_characters_leaves_the_table_a_table():
+    few = replace(measured(0.5, p=1.0), n=2, m=3)
+    text = to_markdown(report(rows=(row("after", few),), closed=None))
+    assert MarkdownIt("commonmark").enable("table").render(text).count("<table>") == 1

@@ -56,7 +56,7 @@ from metrics.report import to_html, to_markdown, verdict
         (
             {"before": None, "after": (0.001, 0.0009), "closed": None},
             "plain",
-            "No domain gap: the set is as close to the real images as the floor.",
+            "No domain gap found: the set is as close to the real images as the floor.",
         ),
         (
             {"before": None, "floor": None, "closed": None},
@@ -100,6 +100,14 @@ def test_verdict_says_whether_the_sets_can_be_told_apart(p, sentence):
     assert "told from" not in verdict(report(permuted=Permuted(math.nan, 0, ()))).detail
 
 
+def test_a_set_that_can_be_told_apart_is_not_said_to_have_no_gap():
+    near = {"before": None, "after": (0.001, 0.0009), "closed": None}
+    apart = verdict(report(**near, permuted=Permuted(0.005, 199, ("kid",))))
+    assert apart.tone == "unclear"
+    assert apart.headline.endswith("as close to the real images as the floor, and yet it can be told from them.")
+    assert verdict(report(**near, permuted=Permuted(0.5, 199, ("kid",)))).headline.startswith("No domain gap found")
+
+
 def test_where_higher_is_closer_the_verdict_turns_round():
     def coverage(after, floor=0.9, before=None):
         values = {"before": before, "after": after, "floor": floor}
@@ -108,7 +116,7 @@ def test_where_higher_is_closer_the_verdict_turns_round():
 
     assert coverage(0.4).headline == "The domain gap is 0.500 below the floor (coverage)."
     assert "higher is closer" in coverage(0.4).detail
-    assert coverage(0.95).headline.startswith("No domain gap")
+    assert coverage(0.95).headline.startswith("No domain gap found")
     assert coverage(0.6, before=0.4).headline == "The stylised set is closer to the real images than the raw set."
     assert coverage(0.3, before=0.4).headline == "The stylised set is no closer to the real images than the raw set."
     assert coverage(0.6, before=0.95).headline.startswith("There is no gap to close")

@@ -125,7 +125,7 @@ def _keys(images: Sequence[Explained]) -> str:
 def aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
     """A table whose first ``left`` columns are text and the others numbers; the first row is its head."""
     rows = [[_cell(text) for text in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(2, *map(len, column)) for column in zip(*rows, strict=True)]  # a rule needs a hyphen and a colon
     body = [_row(row, widths, left) for row in rows]
     rule = [":" + "-" * (w - 1) if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
     return [body[0], _row(rule, widths, left), *body[1:]]

@@ -41,7 +41,8 @@ def verdict(report: GapReport) -> Verdict:
         return _on_closed(block.closed, detail)
     if before is not None:
         return _on_change(block.unit, before, after, detail)
-    return _on_distance(block, after, floor, detail)
+    apart = report.permuted is not None and report.permuted.p <= LEVEL
+    return _on_distance(block, after, floor, detail, apart)
 
 
 def _on_closed(closed: Measurement, detail: str) -> Verdict:
@@ -66,13 +67,15 @@ def _on_change(unit: Unit, before: Measurement, after: Measurement, detail: str)
     return Verdict("plain", f"The stylised set is {nearer} to the real images than the raw set.", detail)
 
 
-def _on_distance(block: Block, after: Measurement, floor: Measurement | None, detail: str) -> Verdict:
+def _on_distance(block: Block, after: Measurement, floor: Measurement | None, detail: str, apart: bool) -> Verdict:
     unit = block.unit
     if floor is None:
         headline = f"The set measures {unit.with_error(after)} against the real images ({unit.label})."
         return Verdict("plain", headline, detail)
     if not unit.closer(floor.value, after.value):
-        return Verdict("plain", "No domain gap: the set is as close to the real images as the floor.", detail)
+        near = "the set is as close to the real images as the floor"
+        headline = f"Undecided: {near}, and yet it can be told from them." if apart else f"No domain gap found: {near}."
+        return Verdict("unclear" if apart else "plain", headline, detail)
     if _overlap(after, floor):
         headline = "Undecided: the error bars of the set and the floor overlap, so there may be no domain gap."
         return Verdict("unclear", headline, detail)
