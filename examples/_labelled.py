@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from _presets import RANDAUG
-from fashion import CLASSES, STYLES, paint_each, photos
+from fashion import CLASSES, STYLES, paint, photos
 from PIL import Image
 from timm.data import create_transform
 from torch.utils.data import Dataset
@@ -20,7 +22,6 @@ from metrics import open_images
 from metrics.errors import InputError
 from metrics.images import Item
 from metrics.seed import generator
-from metrics.sources.arrays import Pixels
 from stylize.patterns import FAMILIES
 from stylize.patterns.dataset import MultiInstanceDataset, PatternDataset
 
@@ -54,7 +55,7 @@ def transform(options: Any, train: bool) -> Any:
         return create_transform(options.size, crop_pct=1.0, **scale)
     strong = RANDAUG if options.objective == "dino" else options.augment
     chances = {"hflip": options.hflip, "vflip": options.vflip, "re_prob": options.erase, "re_mode": "pixel"}
-    jitter = 0.4 if strong else 0.0
+    jitter = 0.4 if strong else None
     made = create_transform(
         options.size,
         is_training=True,
@@ -123,9 +124,22 @@ def few(items: list[Item], shots: int, seed: int) -> list[Item]:
 def fashion(part: str) -> list[Item]:
     """Fashion-MNIST painted in colour, 32 px: every photo in a style of its own, whatever its class."""
     grey, labels = photos(part)
-    rng = generator(0, "paint", part)
-    images = paint_each(grey, rng.integers(0, len(STYLES), len(grey)), rng)
     keys = [f"{part}/{index}" for index in range(len(grey))]
     return [
-        Item(key, Pixels(image), CLASSES[label], key) for key, image, label in zip(keys, images, labels, strict=True)
+        Item(key, Painted(image, key), CLASSES[label], key)
+        for key, image, label in zip(keys, grey, labels, strict=True)
     ]
+
+
+@dataclass(frozen=True, eq=False)
+class Painted:
+    """A grey photo, uint8 [28,28], painted when it is read; its key decides how."""
+
+    grey: np.ndarray
+    location: str
+
+    def load(self) -> np.ndarray:
+        """The painting, uint8 [32,32,3]."""
+        rng = generator(0, "paint", self.location)
+        style = list(STYLES.values())[rng.integers(len(STYLES))]
+        return paint(self.grey[None], style, rng)[0]

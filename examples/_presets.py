@@ -11,7 +11,7 @@ DEIT = {**MIXED, "opt": "adamw", "lr": 1e-3, "weight_decay": 0.05, "drop_path": 
 # the share of the learning rate left at the end. Repeated augmentation (deit, visual-atom) is not done.
 PRESETS: dict[str, dict[str, Any]] = {
     # Ours: a model for 32 to 64 px on a laptop.
-    "laptop": {"model": "test_resnet", "size": 32, "scale": (0.5, 1.0)},
+    "laptop": {"model": "test_resnet", "size": 32, "batch_size": 32, "lr": 4e-3, "scale": (0.5, 1.0)},
     # FractalDB, Kataoka et al. (ACCV 2020), released code. The IJCV text says lr 0.01.
     "fractaldb": {
         "model": "resnet50", "size": 224, "batch_size": 256, "opt": "momentum", "lr": 0.1, "weight_decay": 1e-4,
@@ -50,7 +50,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "finetune-imagenet": {**DEIT, "batch_size": 1024, "epochs": 300, "warmup": 5 / 300},
 }  # fmt: skip
 BASE = {
-    "model": "test_resnet", "size": 32, "objective": "supervised", "batch_size": 64, "opt": "adamw", "lr": 2e-3,
+    "model": "test_resnet", "size": 32, "objective": "supervised", "batch_size": 64, "opt": "adamw", "lr": 1e-3,
     "weight_decay": 0.05, "steps": 600, "epochs": None, "schedule": "cosine", "warmup": 0.05, "floor": 0.0,
     "drop_path": 0.0, "augment": None, "scale": (0.08, 1.0), "crop": "resized", "hflip": 0.5, "vflip": 0.0,
     "mixup": 0.0, "cutmix": 0.0, "smoothing": 0.0, "erase": 0.0,
