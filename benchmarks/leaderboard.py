@@ -154,13 +154,13 @@ def _by_peer(folder: Path, seed: int, peer: Path | None) -> Make:
     plan = make_plan(bank, raw)
     crops = {crop.key: crop for crop in photos.crops(CROPS, SIZE, seed)}
     keys = [str(source["key"]) for source in bank.sources]
-    (folder / "crops").mkdir()
+    (folder / "dealt").mkdir()
     for number, key in enumerate(keys):
-        Image.fromarray(crops[key].read()).save(folder / "crops" / f"{number}.png")
+        Image.fromarray(crops[key].read()).save(folder / "dealt" / f"{number}.png")
 
     def make(contents: Path, out: Path) -> tuple[float, float]:
         items = open_images(contents)
-        lines = [f"{item.path}\t{folder / 'crops'}/{plan[item.key]}.png\t{out / item.key}.png" for item in items]
+        lines = [f"{item.path}\t{folder / 'dealt'}/{plan[item.key]}.png\t{out / item.key}.png" for item in items]
         todo = folder / f"{out.name}.tsv"
         todo.write_text("\n".join(lines))
         return measured_process(peer, PEER_PROGRAM, todo)
