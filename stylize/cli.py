@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,10 +14,9 @@ from metrics.errors import InputError
 from metrics.registry import unknown
 from metrics.terminal import follow, run, say
 
+from .cli_diffusion import COMMANDS as diffusion_commands
+from .cli_progress import finish
 from .styles import COPYING, DEFAULT_PRESET, LEARNT, METHODS, PRESETS, chosen
-
-if TYPE_CHECKING:
-    from .job import Progress
 
 app = typer.Typer(
     name="stylize",
@@ -59,7 +57,7 @@ def render(
 
     options: dict[str, Any] = {"classes": classes, "per_class": per_class, "size": size, "seed": seed}
     options |= {"workers": workers, "format": format, "quality": quality, "options": _options(option)}
-    _finish(render_patterns(family, out, **options), "render", out)
+    finish(render_patterns(family, out, **options), "render", out)
     for line in health(out).lines():
         say(line)
 
@@ -166,7 +164,7 @@ def apply(
         "workers": workers,
     }
     options |= {"format": format, "quality": quality, "device": device, "max_errors": max_errors}
-    _finish(apply_style(style, synthetic, out, **options), "stylise", out)
+    finish(apply_style(style, synthetic, out, **options), "stylise", out)
 
 
 @app.command()
@@ -310,15 +308,19 @@ def demo(
     style = out / "style.safetensors"
     patterns, stylised = out / "patterns", out / "stylised"
     options: dict[str, Any] = {"classes": 10, "per_class": 30, "size": 256, "seed": seed, "workers": workers}
-    _finish(render_patterns("neural-fractal", patterns, **options), "render", patterns, quiet=True)
+    finish(render_patterns("neural-fractal", patterns, **options), "render", patterns, quiet=True)
     learn_bank(photos / "learn", seed=seed).save(style)
-    _finish(apply_style(style, patterns, stylised, workers=workers), "stylise", stylised, quiet=True)
+    finish(apply_style(style, patterns, stylised, workers=workers), "stylise", stylised, quiet=True)
     report = compare(
         stylised, photos / "judge", before=patterns, floor=photos / "learn", crops=16, extractor=extractor, watch=follow
     )
     write_report(report, out)
     print(to_markdown(report))
     say(f"report: {out / 'report.html'}")
+
+
+for command in diffusion_commands:
+    app.command()(command)
 
 
 def main() -> None:
@@ -338,23 +340,6 @@ def _options(words: list[str] | None) -> dict[str, Any]:
         except ValueError:
             options[name] = value
     return options
-
-
-def _finish(steps: Iterator[Progress], what: str, out: Path, quiet: bool = False) -> None:
-    start, first, last = time.monotonic(), None, None
-    for last in follow(steps, what):
-        first = first or last
-    seconds = time.monotonic() - start
-    if first is None or last is None:
-        say(f"{out}: already complete, nothing to do")
-    else:
-        fresh = last.done - first.done
-        resumed = f", {first.done} of them earlier" if first.done else ""
-        say(f"{what}: {last.done} images{resumed} in {seconds:.1f} s ({fresh / max(seconds, 1e-9):.1f} images/s)")
-        if last.failed:
-            say(f"{what}: {last.failed} items failed and are listed in {out / 'errors.jsonl'}")
-    if not quiet:
-        print(out)
 
 
 def _chosen(method: str | None, strength: float | None, preset: str | None) -> tuple[str, float]:
