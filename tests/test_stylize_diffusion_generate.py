@@ -22,6 +22,7 @@ from metrics.images import open_images
 from stylize.diffusion.generate import Generate, generate
 from stylize.diffusion.invert import invert
 from stylize.diffusion.pipeline import SCHEDULERS, load_pipeline
+from stylize.diffusion.placeholder import read_embedding
 from stylize.diffusion.restyle import restyle
 
 pytestmark = SAMPLES
@@ -185,30 +186,22 @@ def test_bad_input_is_refused_before_sampling(folder, picture, model, classes, e
 @pytest.mark.slow
 def test_two_processes_learn_what_one_with_the_whole_batch_learns(folder, picture, model, tmp_path):
     real = folder("real", {f"{label}/{i}.png": picture(i, 32, 32) for label in ("coat", "bag") for i in range(2)})
+    options = {"model": model, "steps": 4, "rate": 0.05}
+    list(invert(real, tmp_path / "one.safetensors", batch=2, **options))
     script = tmp_path / "launch.py"
     script.write_text(
         "import sys\nfrom stylize.diffusion.invert import invert\n"
-        "list(invert(sys.argv[1], sys.argv[2], model=sys.argv[3], steps=4, batch=int(sys.argv[4]), rate=0.05))\n"
+        "list(invert(*sys.argv[1:3], model=sys.argv[3], steps=4, batch=1, rate=0.05))\n"
     )
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-    ]
-    launch += ["--dynamo_backend", "no", "--num_cpu_threads_per_process", "1", "--num_processes"]
-    values = []
-    for processes, batch in ((1, 2), (2, 1)):
-        out = tmp_path / f"{processes}.safetensors"
-        command = [*launch, str(processes), str(script), str(real), str(out), str(model), str(batch)]
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        from stylize.diffusion.placeholder import read_embedding
-
-        values.append(read_embedding(out)[1])
-    assert torch.allclose(values[0], values[1], atol=1e-4)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
+    done = subprocess.run(
+        [*launch, real, tmp_path / "two.safetensors", model],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (read_embedding(tmp_path / f"{name}.safetensors")[1] for name in ("one", "two"))
+    assert torch.allclose(one, two, atol=1e-4)
