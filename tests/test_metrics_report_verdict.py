@@ -100,12 +100,21 @@ def test_verdict_says_whether_the_sets_can_be_told_apart(p, sentence):
     assert "told from" not in verdict(report(permuted=Permuted(math.nan, 0, ()))).detail
 
 
+def test_a_test_that_cannot_reach_its_level_tells_nothing():
+    detail = verdict(report(permuted=Permuted(0.25, 3, ("kid",)))).detail
+    assert detail.endswith("Too few permutations to tell: p = 0.25 (3 permutations).")
+    assert "cannot be told" in verdict(report(permuted=Permuted(0.25, 19, ("kid",)))).detail
+
+
 def test_a_set_that_can_be_told_apart_is_not_said_to_have_no_gap():
     near = {"before": None, "after": (0.001, 0.0009), "closed": None}
     apart = verdict(report(**near, permuted=Permuted(0.005, 199, ("kid",))))
     assert apart.tone == "unclear"
     assert apart.headline.endswith("as close to the real images as the floor, and yet it can be told from them.")
     assert verdict(report(**near, permuted=Permuted(0.5, 199, ("kid",)))).headline.startswith("No domain gap found")
+    over = {"before": None, "after": (0.002, 0.0009), "closed": None}
+    told = verdict(report(**over, permuted=Permuted(0.005, 199, ("kid",)))).headline
+    assert told == "A gap, but the error bars of the set and the floor overlap, so its size is uncertain."
 
 
 def test_where_higher_is_closer_the_verdict_turns_round():

@@ -77,8 +77,9 @@ def _on_distance(block: Block, after: Measurement, floor: Measurement | None, de
         headline = f"Undecided: {near}, and yet it can be told from them." if apart else f"No domain gap found: {near}."
         return Verdict("unclear" if apart else "plain", headline, detail)
     if _overlap(after, floor):
-        headline = "Undecided: the error bars of the set and the floor overlap, so there may be no domain gap."
-        return Verdict("unclear", headline, detail)
+        near = "the error bars of the set and the floor overlap"
+        rest = "its size is uncertain" if apart else "there may be no domain gap"
+        return Verdict("unclear", f"{'A gap, but' if apart else 'Undecided:'} {near}, so {rest}.", detail)
     gap, side = unit.number(abs(after.value - floor.value)), "below" if unit.higher else "above"
     headline = f"The domain gap is {gap} {side} the floor ({unit.label})."
     return Verdict("plain", headline, detail)
@@ -104,6 +105,8 @@ def _detail(block: Block, before: Measurement | None, after: Measurement, floor:
 
 
 def _told_apart(permuted: Permuted) -> str:
+    if (permuted.permutations + 1) * LEVEL < 1:
+        return f"Too few permutations to tell: {permutation(permuted)}."
     can = "can" if permuted.p <= LEVEL else "cannot"
     return f"The set {can} be told from the real images: {permutation(permuted)}."
 
