@@ -1,5 +1,7 @@
 """The step summary and annotations: within GitHub's limits, and no name breaks out of its place."""
 
+from dataclasses import replace
+
 import pytest
 from markdown_it import MarkdownIt
 from test_metrics_gate import budgets, measured, report
@@ -88,3 +90,13 @@ def test_a_summary_is_appended_and_failure_to_write_is_told(tmp_path):
     assert path.read_text(encoding="utf-8") == "before\n" + gate_markdown(result)
     with pytest.raises(InputError, match="step summary cannot be written"):
         append_summary(result, tmp_path / "none" / "summary.md")
+
+
+def test_images_that_could_not_be_read_are_told_even_when_all_passed():
+    made = report(measured(0.04, 0.001))
+    damaged = tuple((f"{i}", "truncated") for i in range(7))
+    row = replace(made.rows[0], set=replace(made.rows[0].set, skipped=damaged))
+    result = gate(made, budgets(maximum=["kid=0.06"]))
+    assert "could not be read" not in gate_markdown(result, made)
+    text = gate_markdown(result, replace(made, rows=(row,)))
+    assert text.endswith("\n- 7 images under test could not be read and took no part.\n")

@@ -76,6 +76,8 @@ def _page(result: GateResult, checks: Sequence[Check], report: GapReport | None)
     parts.append("\n".join(reasons))
     if len(checks) < len(result.checks):
         parts.append(f"{len(result.checks) - len(checks):,} more checks do not fit here.")
+    if report is not None:
+        parts.append(_left_out(report))
     if report is not None and result.verdict != "pass":
         parts.append(_images(report))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -94,6 +96,18 @@ def _images(report: GapReport) -> str:
         f"- {title}: {', '.join(prose(image.key[:200]) for image in images[:WORST])}"
         for title, images in lists.items()
         if images
+    )
+
+
+def _left_out(report: GapReport) -> str:
+    """How many images took no part: a broken renderer must not pass in silence."""
+    tested = report.row("after")
+    counts = {
+        "under test": len(tested.set.skipped) if tested else 0,
+        "of the reference": len(report.reference.skipped),
+    }
+    return "\n".join(
+        f"- {count:,} images {which} could not be read and took no part." for which, count in counts.items() if count
     )
 
 
