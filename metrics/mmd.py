@@ -105,7 +105,10 @@ def median_distance(x: Features, y: Features) -> float:
         pairs = squared[torch.ones_like(squared, dtype=torch.bool).triu(1)].cpu().numpy()
     median = float(np.median(np.sqrt(pairs)))
     if median == 0:
-        raise InputError("half of all pairs of images have equal features: the median distance is 0. Pass a bandwidth.")
+        raise InputError(
+            "half of all pairs of images have equal features: the median distance is 0. Pass a bandwidth, or leave out "
+            "rbf."
+        )
     return median
 
 

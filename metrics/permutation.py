@@ -93,10 +93,12 @@ def permutation_test(
     index_x, index_y = group_index(groups_x, len(x), "x"), group_index(groups_y, len(y), "y")
     units = int(index_x.max()) + 1, int(index_y.max()) + 1
     chosen, warnings = _affordable(statistics, len(x) + len(y))
+    chosen, bandwidth, more = _bandwidth(chosen, x, y)
+    warnings += more
     deals, exhaustive = _deals(*units, permutations, seed)
     index = np.concatenate([index_x, units[0] + index_y])
     with torch.inference_mode(), ieee_float32():
-        values = _statistics(x, y, chosen, deals[:, index], index)
+        values = _statistics(x, y, chosen, bandwidth, deals[:, index], index)
     p, combined = _p_values(values)
     others = len(deals) - 1
     smallest = (2 if exhaustive and units[0] == units[1] else 1) / (1 + others)  # swapping the sets changes nothing
@@ -133,6 +135,21 @@ def _affordable(statistics: Sequence[str], rows: int) -> tuple[tuple[str, ...], 
     return rest, (f"fid left the permutation test: {rows} rows, and above {DENSE_ROWS} it would take too long.",)
 
 
+def _bandwidth(
+    names: tuple[str, ...], x: torch.Tensor, y: torch.Tensor
+) -> tuple[tuple[str, ...], float, tuple[str, ...]]:
+    """The statistics, the median distance, and a warning where that is 0 and rbf leaves the others."""
+    if "rbf" not in names:
+        return names, 0.0, ()
+    try:
+        return names, median_distance(x, y), ()
+    except InputError:
+        rest = tuple(name for name in names if name != "rbf")
+        if not rest:
+            raise
+        return rest, 0.0, ("rbf left the permutation test: half of all pairs of images have equal features.",)
+
+
 def _deals(units_x: int, units_y: int, permutations: int, seed: int) -> tuple[np.ndarray, bool]:
     """Which units are in the first set: bool [1 + B, units], the observed deal first; and whether these are all."""
     units = units_x + units_y
@@ -147,14 +164,14 @@ def _deals(units_x: int, units_y: int, permutations: int, seed: int) -> tuple[np
 
 
 def _statistics(
-    x: torch.Tensor, y: torch.Tensor, names: Sequence[str], deals: np.ndarray, index: np.ndarray
+    x: torch.Tensor, y: torch.Tensor, names: Sequence[str], bandwidth: float, deals: np.ndarray, index: np.ndarray
 ) -> np.ndarray:
     """Every statistic under every deal of rows (bool [1 + B, N + M]): float64 [statistics, 1 + B]."""
     gram = PooledGram(x, y)
     members = torch.from_numpy(deals.T.astype(np.float64)).to(x.device)
     kernels: dict[str, TileKernel] = {"kid": gram.cubic, "energy": gram.negative_distance}
     if "rbf" in names:
-        kernels["rbf"] = gram.gaussian(median_distance(x, y))
+        kernels["rbf"] = gram.gaussian(bandwidth)
     forms = quadratic_forms(gram, {name: kernels[name] for name in names if name != "fid"}, members, index)
     sizes = torch.from_numpy(np.bincount(index).astype(np.float64)[index]).to(x.device)
     values = {name: _mmd(members, sizes, *form) for name, form in forms.items()}

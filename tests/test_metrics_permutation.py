@@ -101,6 +101,15 @@ def test_equal_rows_give_p_value_one():
     assert result.combined == 1.0
 
 
+def test_without_a_median_distance_rbf_leaves_the_others():
+    x = np.ones((12, 3))
+    result = permutation_test(x, x, permutations=50)
+    assert set(result.p_values) == {"kid", "energy", "fid"}
+    assert result.warnings == ("rbf left the permutation test: half of all pairs of images have equal features.",)
+    with pytest.raises(InputError, match="or leave out rbf"):
+        permutation_test(x, x, ("rbf",), permutations=50)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("dense", [True, False])
 def test_does_not_depend_on_blocks_or_on_holding_the_matrix(monkeypatch, dtype, dense):
