@@ -190,6 +190,8 @@ def stats(
 
     if out.suffix not in (".safetensors", ".npz"):
         raise InputError(f"{out}: expected a name ending in .safetensors (features) or .npz (mean and covariance).")
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent}: no such folder. Make it first: mkdir -p {out.parent}")
     network = load_extractor(extractor, weights=weights, device=device, precision=precision)
     images = open_images(source)
     with _cache(cache) as held:
@@ -228,9 +230,11 @@ def frechet(
     Example: domain-gap frechet samples cifar10-statistics.npz --extractor inception
     """
     from .extractors import load_extractor
+    from .feature_source import is_feature_file
     from .frechet_sources import frechet_of_sources
 
-    network = load_extractor(extractor, weights=weights, device=device)
+    ready = is_feature_file(a) and is_feature_file(b)
+    network = None if ready else load_extractor(extractor, weights=weights, device=device)
     with _cache(cache) as held:
         print(frechet_of_sources(a, b, network, batch_size=batch_size, cache=held))
 
@@ -249,6 +253,8 @@ def cache(
 
     if what not in ("info", "prune", "clear"):
         raise unknown("action", what, ("info", "prune", "clear"))
+    if max_size is not None and what != "prune":
+        raise InputError(f"--max-size goes with prune, not with {what}: domain-gap cache prune --max-size {max_size:g}")
     held = FeatureCache()
     if what == "prune":
         say(f"removed {held.prune(None if max_size is None else int(max_size * 1e9))} features")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from .cache import FeatureCache
 from .errors import InputError
 from .extractors.extractor import Extractor
-from .feature_source import open_features
+from .feature_source import is_feature_file, open_features, read_feature_file
 from .features import FeatureSet, check_comparable
 from .frechet import frechet, frechet_from_statistics
 from .statistics_file import holds_statistics, read_arrays, read_statistics
@@ -20,12 +20,13 @@ Statistics = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 
 def frechet_of_sources(
-    a: Any, b: Any, extractor: Extractor, *, batch_size: int = 32, cache: FeatureCache | None = None
+    a: Any, b: Any, extractor: Extractor | None, *, batch_size: int = 32, cache: FeatureCache | None = None
 ) -> float:
     """Fréchet distance of two sources: images, features, or a file of ``mu`` and ``sigma``.
 
     A statistics file does not say which network it is from: that ``extractor`` is the same one is for the caller to
-    know, and only the number of features is checked. Between two sets of features the distance is exact at any size.
+    know, and only the number of features is checked. It may be None where both are files. Between two sets of features
+    the distance is exact at any size.
 
     Raises:
         InputError: as the readers; other numbers of features, or features of another extractor.
@@ -46,15 +47,22 @@ def frechet_of_sources(
 
 
 def mean_and_covariance(side: FeatureSet | Statistics) -> Statistics:
-    """Mean ``float64 [D]`` and covariance ``float64 [D,D]``, N − 1 in the denominator."""
+    """Mean ``float64 [D]`` and covariance ``float64 [D,D]``, N − 1 in the denominator; InputError below two images."""
     if not isinstance(side, FeatureSet):
         return side
+    if len(side) < 2:
+        raise InputError(f"{side.root}: {len(side)} readable image(s). A covariance needs at least 2.")
     values = side.features.double().numpy()
     return values.mean(0), np.cov(values, rowvar=False)
 
 
-def _read(source: Any, extractor: Extractor, batch_size: int, cache: FeatureCache | None) -> FeatureSet | Statistics:
+def _read(
+    source: Any, extractor: Extractor | None, batch_size: int, cache: FeatureCache | None
+) -> FeatureSet | Statistics:
     archive = isinstance(source, str | Path) and Path(source).suffix.lower() == ".npz"
     if archive and holds_statistics(read_arrays(Path(source))):
         return read_statistics(source)
+    if is_feature_file(source):
+        return read_feature_file(Path(source))
+    assert extractor is not None
     return open_features(source, extractor, batch_size=batch_size, cache=cache).result

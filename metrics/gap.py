@@ -94,6 +94,11 @@ def compare(
     how: dict[str, Any] = {"weights": weights, "device": device, "precision": precision}
     network = load_extractor(extractor, **how) if sets.images else None
     features = sets.extract(network, batch_size, cache, watch)
+    if network is None and extractor not in (DEFAULT, features["real"].extractor):
+        raise InputError(
+            f"extractor {extractor!r}: all sets are given as features, of {features['real'].extractor}. Leave it out, "
+            "or give images."
+        )
     notes = pair_up(features)
     after, reference = features["after"], features["real"]
     roles = [role for role in ("before", "after", "floor") if role in features]
@@ -101,8 +106,9 @@ def compare(
     tested = _permuted(after, reference, permutations, seed)
     p = {"after": tested.p_values} if tested else {}
     rows = [
-        _row(role, features[role], found[role].values(), notes if role == "after" else (), p.get(role, {}))
+        _row(role, features[role], found[role].values(), said, p.get(role, {}))
         for role in roles
+        for said in [(*_shared(features[role], reference), *(notes if role == "after" else ()))]
     ]
     if "floor" not in features:
         found["floor"] = {name: _split_floor(name, after, reference, seed) for name in metrics}
@@ -197,6 +203,15 @@ def _row(
     ]
     measurements[0] = replace(measurements[0], warnings=(*notes, *measurements[0].warnings))
     return Row(role, _summary(features), tuple(measurements))
+
+
+def _shared(features: FeatureSet, real: FeatureSet) -> tuple[str, ...]:
+    """A warning where images are in the set and among the real ones: the distance is then too small."""
+    known = {row.tobytes() for row in real.features.numpy()}
+    count = sum(row.tobytes() in known for row in features.features.numpy())
+    return (f"{count} of {len(features)} images have the very features of a real one: the gap reads too small.",) * (
+        count > 0
+    )
 
 
 def _split_floor(name: str, after: FeatureSet, real: FeatureSet, seed: int) -> Measured:

@@ -137,6 +137,15 @@ def test_examples_pair_content_style_and_result(folder, picture, features):
     assert first.style_box == (1, 2, 8) and report.examples[1].style is None
 
 
+def test_images_that_are_real_ones_too_are_told(folder, picture, features):
+    features({"out": np.concatenate([normal(1, 3), normal(0, 9, 1)]), "real": normal(1, 10), "photos": normal(2, 8)})
+    roots = {n: images(folder, picture, n, c) for n, c in (("out", 12), ("real", 10), ("photos", 8))}
+    report = compare(roots["out"], roots["real"], floor=roots["photos"], metrics=["fid"])
+    said = "3 of 12 images have the very features of a real one: the gap reads too small."
+    assert report.row("after").measurements[0].warnings[0] == said
+    assert "very features" not in str(report.row("floor"))
+
+
 def test_refusals(folder, picture, features, tmp_path):
     features({"out": normal(0, 3), "real": normal(1, 3), "one": normal(0, 1)})
     out, real = images(folder, picture, "out", 3), images(folder, picture, "real", 3)

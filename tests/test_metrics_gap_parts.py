@@ -14,6 +14,7 @@ from metrics.errors import InputError
 from metrics.extractors import levels, load_extractor
 from metrics.features import extract
 from metrics.frechet import frechet
+from metrics.frechet_sources import mean_and_covariance
 from metrics.gap import compare
 from metrics.images import open_images
 from metrics.kid import kid
@@ -197,6 +198,17 @@ def test_commands_for_features_and_statistics(sets, tmp_path, monkeypatch):
             assert float(result.stdout) == pytest.approx(frechet(x.features, y.features).value, rel=1e-4)
     assert "40 features" in run(cli.app, ["cache"], catch_exceptions=False).stdout
     assert "0 features" in run(cli.app, ["cache", "clear"], catch_exceptions=False).stdout
+    monkeypatch.setattr("metrics.extractors.load_extractor", lambda *words, **options: pytest.fail("needs no network"))
+    result = run(cli.app, ["frechet", str(tmp_path / "a.safetensors"), str(tmp_path / "b.npz")], catch_exceptions=False)
+    assert float(result.stdout) == pytest.approx(frechet(x.features, y.features).value, rel=1e-4)
+    with pytest.raises(InputError, match=r"no such folder\. Make it first"):
+        run(cli.app, ["stats", str(real), "-o", str(tmp_path / "none/x.npz")], catch_exceptions=False)
+    with pytest.raises(InputError, match=r"1 readable image\(s\)\. A covariance needs at least 2"):
+        mean_and_covariance(x.subset([0]))
+    with pytest.raises(InputError, match="--max-size goes with prune, not with clear"):
+        run(cli.app, ["cache", "clear", "--max-size", "1"], catch_exceptions=False)
+    with pytest.raises(InputError, match=r"extractor 'nonsense': all sets are given as features, of random-conv"):
+        compare(tmp_path / "a.safetensors", tmp_path / "a.safetensors", extractor="nonsense")
     with pytest.raises(InputError, match=r"unknown action 'clean'\. Did you mean 'clear'"):
         run(cli.app, ["cache", "clean"], catch_exceptions=False)
     with pytest.raises(InputError, match=r"expected a name ending in \.safetensors"):
