@@ -103,7 +103,7 @@ def train(
 
 def stopped(what: str, step: int, run: Run) -> InputError:
     path = run.out / "checkpoint.pt"
-    kept = torch.load(path, weights_only=True, mmap=True)["step"] if path.exists() else None
+    kept = torch.load(path, weights_only=True)["step"] if path.exists() else None
     state = "There is no checkpoint yet" if kept is None else f"The checkpoint of step {kept} is kept in {path}"
     return InputError(f"{what} at step {step}. {state}; lower --lr and start again: the run continues from there.")
 
@@ -123,7 +123,8 @@ def restore(learner: nn.Module, optimizer: torch.optim.Optimizer, run: Run) -> t
     learner.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     if lines.exists():
-        head, *rows = list(csv.reader(lines.open(newline="")))
+        with lines.open(newline="") as file:
+            head, *rows = csv.reader(file)
         with lines.open("w", newline="") as file:
             csv.writer(file).writerows([head, *(row for row in rows if int(row[0]) <= state["step"])])
     return state["step"], state["seconds"]

@@ -4,8 +4,8 @@
     accelerate launch --num_processes 8 examples/pretrain_diffusion.py patterns few held-out runs/big --size 64 ...
 
 Preconditioning, loss and sampler are those of EDM (Karras et al. 2022, table 1 and algorithm 1 without churn). The
-noise levels, the learnt weight of each level, the inverse-square-root learning rate and the power-law average of weights
-are those of EDM2 (Karras et al. 2024). Deviations: diffusers' UNet2DModel has neither magnitude-preserving layers nor
+noise levels, the learnt weight of each level, the inverse-square-root learning rate and the power-law average of
+weights are those of EDM2 (Karras et al. 2024). Deviations: diffusers' UNet2DModel has neither magnitude-preserving layers nor
 forced weight normalisation, and one average of weights is kept, not a set to choose from. Both rows see as many steps:
 pre-training and fine-tuning, or all of them on the real images. Each is sampled from the same noise and measured
 against real images that no training saw. ``--dry-run`` prints the plan and its cost; the same command continues.
