@@ -91,6 +91,24 @@ def test_the_action_end_to_end(checkout):
     assert (code, outputs) == (2, {}) and "Did you mean 'kid'" in log
 
 
+def test_compare_args_may_fill_several_lines(tmp_path):
+    command = tmp_path / "domain-gap"
+    command.write_text('#!/bin/sh\nprintf "<%s>" "$@" >&2\n')
+    command.chmod(0o755)
+    run = next(step["run"] for step in ACTION["runs"]["steps"] if step["name"] == "Compare")
+    env = {"PATH": f"{tmp_path}:/bin:/usr/bin", "SYNTHETIC": "a", "REAL": "b", "OUT": "o"}
+    for given, expected in (("--crops 16\n--slice label\n", "<--crops><16><--slice><label>"), ("", "")):
+        words = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", run]
+        done = subprocess.run(words, env={**env, "COMPARE_ARGS": given}, capture_output=True, text=True, check=True)
+        assert done.stderr == f"<compare><a><b><--out><o>{expected}"
+
+
+def test_the_artifact_has_a_name_of_its_own():
+    (keep,) = (step for step in ACTION["runs"]["steps"] if "upload-artifact" in step.get("uses", ""))
+    assert keep["with"]["name"] == "${{ inputs.artifact }}"  # a folder may have slashes, an artifact's name may not
+    assert "/" not in ACTION["inputs"]["artifact"]["default"]
+
+
 def test_no_input_is_ever_code(checkout):
     """Inputs reach the scripts as environment variables only, so none can add a command."""
     for step in ACTION["runs"]["steps"]:
