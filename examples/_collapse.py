@@ -6,6 +6,7 @@ import argparse
 import math
 
 import torch
+from _training import drawing_from
 from accelerate import PartialState
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -42,7 +43,7 @@ def health(network: nn.Module, data: Dataset, options: argparse.Namespace) -> fl
         return None
     some = torch.utils.data.Subset(data, range(0, len(data), math.ceil(len(data) / 1000)))
     features, scores, labels = [], [], []
-    with torch.inference_mode():
+    with torch.inference_mode(), drawing_from(options.seed):
         for images, truth in DataLoader(some, 250):
             images = images[:, 0] if options.objective == "dino" else images
             found = network.eval().forward_features(images.to(next(network.parameters()).device))

@@ -65,6 +65,8 @@ def transform(options: Any, train: bool) -> Any:
         **chances,
         **scale,
     )
+    for operation in (one for step in made.transforms for one in getattr(step, "ops", ())):
+        operation.magnitude_max = 9.9  # at 10 it posterizes to 0 bits, which Pillow refuses
     if options.crop == "random":
         made.transforms[0] = v2.RandomCrop(options.size)
     return made

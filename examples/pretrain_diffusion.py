@@ -5,10 +5,11 @@
 
 Preconditioning, loss and sampler are those of EDM (Karras et al. 2022, table 1 and algorithm 1 without churn). The
 noise levels, the learnt weight of each level, the inverse-square-root learning rate and the power-law average of
-weights are those of EDM2 (Karras et al. 2024). Deviations: diffusers' UNet2DModel has neither magnitude-preserving layers nor
-forced weight normalisation, and one average of weights is kept, not a set to choose from. Both rows see as many steps:
-pre-training and fine-tuning, or all of them on the real images. Each is sampled from the same noise and measured
-against real images that no training saw. ``--dry-run`` prints the plan and its cost; the same command continues.
+weights are those of EDM2 (Karras et al. 2024). Deviations: diffusers' UNet2DModel has neither magnitude-preserving
+layers nor forced weight normalisation, and one average of weights is kept, not a set to choose from. Both rows see as
+many steps: pre-training and fine-tuning, or all of them on the real images. Each is sampled from the same noise and
+measured against real images that no training saw. ``--dry-run`` prints the plan and its cost; the same command
+continues.
 """
 
 from __future__ import annotations

@@ -143,6 +143,19 @@ def test_augmentation_does_not_depend_on_workers_or_batches(recipe, loop, patter
     assert len({float(image.sum()) for image in alone}) == 6
 
 
+def test_the_strongest_augmentation_is_one_that_pillow_takes(recipe, picture, monkeypatch):
+    from PIL import Image
+
+    options = recipe.parse(["pretrain", "", "x", "--preset", "deit", "--size", "16"])
+    monkeypatch.setattr("random.gauss", lambda mean, deviation: 99.0)
+    transform = recipe.Images([], [], options, train=True).transform
+    operations = [operation for step in transform.transforms for operation in getattr(step, "ops", ())]
+    assert len(operations) > 10
+    for operation in operations:
+        operation.prob = 1.0
+        assert operation(Image.fromarray(picture(1, 16, 16))).size == (16, 16)
+
+
 def test_batches_are_epochs_and_resume_in_the_middle(loop):
     run = loop.Run(Path("x"), 10, 4, seed=3)
     batches = list(loop.Batches(7, run, 0))
