@@ -75,6 +75,7 @@ def compare(
 
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file. Name a folder for the report.")
+    out.mkdir(parents=True, exist_ok=True)  # before the work that it is for
     with _cache(cache) as held:
         report = compare_sets(
             synthetic,

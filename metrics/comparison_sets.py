@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .cache import FeatureCache
 from .errors import InputError
@@ -14,8 +16,10 @@ from .extractors.extractor import Extractor
 from .feature_source import is_feature_file, read_feature_file
 from .features import FeatureSet, extract
 from .images import ImageError, ImageSet, open_images
+from .registry import unknown
 
 PHOTOS = ("real", "floor")  # the roles that real photos play
+LOOKED_AT = 50  # images whose size is looked at
 NAMES = {"real": "real", "after": "under test", "before": "before", "floor": "floor"}
 
 Watch = Callable[[Iterable[Any], str], Iterable[Any]]
@@ -66,6 +70,58 @@ class Sets:
                     "independent ones are needed. Repair or add images."
                 )
         return features
+
+    def check(self, network: Extractor | None, slices: Sequence[str]) -> None:
+        """Before any image is decoded: features that were given fit the network, and slices exist.
+
+        Raises:
+            InputError: features of another extractor, or a slice of which the images know nothing.
+        """
+        for one in self.ready.values():
+            if network is not None and one.fingerprint != network.fingerprint:
+                raise InputError(
+                    f"{one.root}: features of {one.extractor}, fingerprint {one.fingerprint}, cannot be compared with "
+                    f"those of {network.name}, {network.fingerprint}. Extract them again: domain-gap stats IMAGES -o F"
+                )
+        known: set[str] = set()
+        if "after" in self.images:
+            items = self.images["after"]
+            known = {name for item in items for name in item.tags}
+            known |= {"label"} if any(label is not None for label in items.labels) else set()
+        elif "after" in self.ready:
+            one = self.ready["after"]
+            known = {name for tags in one.tags for name in tags}
+            known |= {"label"} if any(label is not None for label in one.labels) else set()
+        for name in slices:
+            if name not in known:
+                raise (
+                    unknown("slice", name, known)
+                    if known
+                    else InputError(
+                        f"slice {name!r}: the images under test have no labels and no metadata. Put them into one "
+                        "folder per class, or add a metadata.jsonl."
+                    )
+                )
+
+    def notes(self) -> tuple[str, ...]:
+        """What the sizes of the images do to a distance, where they differ."""
+        if "after" not in self.images or "real" not in self.images:
+            return ()
+        ours, theirs = (_sides(self.images[role]) for role in ("after", "real"))
+        if not ours or not theirs:
+            return ()
+        a, b = (float(np.median([shown for _, shown in sides])) for sides in (ours, theirs))
+        found = []
+        if max(a, b) > 1.5 * min(a, b):
+            found.append(
+                f"The images under test have a short side of {a:.0f} px and the real ones of {b:.0f} px: resizing "
+                "alone makes a gap. Bring both to one size."
+            )
+        if np.median([shown / source for source, shown in theirs]) > 1.5:
+            found.append(
+                "Crops of the real photos were enlarged, which blurs them. Use larger photos or smaller images."
+            )
+        return tuple(found)
 
     def digest(self, features: FeatureSet) -> str:
         """Names the reference: by the content, crops and groups of its images and the network, or by its features."""
@@ -130,6 +186,19 @@ def pair_up(features: dict[str, FeatureSet]) -> tuple[str, ...]:
     features["after"] = after.subset(shared)
     features["before"] = before.subset([places[after.keys[index]] for index in shared])
     return (f"{left_out} images without a partner of the same key in the other set were left out.",) if left_out else ()
+
+
+def _sides(images: ImageSet) -> list[tuple[int, int]]:
+    """(Pixels of the photo, pixels that are measured) on the short side, of LOOKED_AT images spread evenly."""
+    found = []
+    for row in np.unique(np.linspace(0, len(images) - 1, LOOKED_AT).round().astype(int)):
+        item = images[row]
+        try:
+            side = min(item.dimensions()) if item.crop is None else item.crop.side
+        except ImageError:
+            continue
+        found.append((side, side if item.crop is None else item.crop.size))
+    return found
 
 
 def _side(images: ImageSet) -> int:

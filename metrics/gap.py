@@ -27,7 +27,7 @@ from .ledger import licences
 from .noise_floor import noise_floor
 from .permutation import PermutationTest, permutation_test
 from .sliced_gap import measure_slices
-from .statistics import DISTANCES, Measured, check_metrics, measure
+from .statistics import DISTANCES, UNBIASED, Measured, check_metrics, measure
 
 METRICS = ("kid", "fid")  # unless others are asked for
 PERMUTATIONS = 199
@@ -93,13 +93,14 @@ def compare(
     sets = open_sets({role: source for role, source in given.items() if source is not None}, crops, seed)
     how: dict[str, Any] = {"weights": weights, "device": device, "precision": precision}
     network = load_extractor(extractor, **how) if sets.images else None
+    sets.check(network, slices)
     features = sets.extract(network, batch_size, cache, watch)
     if network is None and extractor not in (DEFAULT, features["real"].extractor):
         raise InputError(
             f"extractor {extractor!r}: all sets are given as features, of {features['real'].extractor}. Leave it out, "
             "or give images."
         )
-    notes = pair_up(features)
+    notes = (*pair_up(features), *sets.notes())
     after, reference = features["after"], features["real"]
     roles = [role for role in ("before", "after", "floor") if role in features]
     found = {role: {name: _measured(name, features[role], reference, seed) for name in metrics} for role in roles}
@@ -231,6 +232,11 @@ def _split_floor(name: str, after: FeatureSet, real: FeatureSet, seed: int) -> M
         return _undefined(name, real, f"No floor: {error}")
     n, m = (round(float(side)) for side in sizes.mean(0))
     low, high = np.quantile(values, (0.025, 0.975))
+    if name in UNBIASED:
+        note = (
+            f"Real against real is 0 for an unbiased distance; the interval holds 95 % of {HALVINGS} random halvings."
+        )
+        return Measured(Measurement(full, 0.0, None, float(low), float(high), n, m, (note,)))
     note = (
         f"Real against real: mean of {len(values)} random halvings of the reference; the interval holds 95 % of them."
     )

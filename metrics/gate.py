@@ -10,6 +10,7 @@ which is nearly symmetric: (√v ± h / (2√v))² = v ± h + h²/(4v) with h = 
 little, the last term stays h/4. Measured on Gaussian sets of 20 to 200 images with a true KID on the edge: 0.5 to 7 %
 wrong passes and 2 to 5 % wrong fails (without it 1 to 9 % and 1 to 5 %).
 
+A set of which more than UNREADABLE could not be read fails, whatever the rest of it measures.
 What has no error bar is inconclusive, unless the budget says ``value_only``. A value that is not finite always fails,
 except that a slice of too few images is inconclusive.
 A budget on every slice passes only if each slice passes, which needs no correction; to fail, a slice must be beyond
@@ -32,6 +33,7 @@ from .gap_report import GapReport
 from .sample_size import CHEAP, More, more_images
 
 Verdict = Literal["pass", "fail", "inconclusive"]
+UNREADABLE = 0.01  # share of the set under test beyond which no report passes
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 1, "inconclusive": 3}
 SEVERITY: tuple[Verdict, ...] = ("fail", "inconclusive", "pass")
 
@@ -107,7 +109,21 @@ def gate(report: GapReport, budgets: Budgets, *, baseline: GapReport | None = No
     for budget in budgets.budgets:
         found = estimates(report, budget, baseline)
         checks += [_check(estimate, budget, budgets.confidence, len(found)) for estimate in found]
+    checks += _unreadable(report)
     return GateResult(tuple(checks), budgets.confidence)
+
+
+def _unreadable(report: GapReport) -> list[Check]:
+    """A check that fails, where more than UNREADABLE of the set under test could not be read; else none."""
+    row = report.row("after")
+    if row is None or not row.set.skipped:
+        return []
+    count, total = len(row.set.skipped), len(row.set.skipped) + row.set.images
+    if count <= UNREADABLE * total:
+        return []
+    why = f"{count} of {total} images under test could not be read: repair or remove them, they count as no images."
+    budget = Budget("after", "unreadable", "max", UNREADABLE, value_only=True)
+    return [Check("unreadable images", budget, count / total, None, None, None, "fail", why)]
 
 
 def _check(estimate: Estimate, budget: Budget, confidence: float, family: int) -> Check:

@@ -6,11 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .errors import InputError
 from .features import FeatureSet
 from .gap_report import Measurement, Slice
 from .permutation import permutation_test
-from .registry import unknown
 from .slices import LEAST, holm, slices
 from .statistics import measure
 
@@ -25,21 +23,8 @@ def measure_slices(
     A slice is compared with the same slice of ``real`` where that has LEAST images in two groups, else with all of
     ``real``. With ``permutations`` every slice has a p-value and its adjusted one. Slices that are too small are listed
     with a value of NaN.
-
-    Raises:
-        InputError: the images know nothing of a name.
     """
     ours, theirs = (slices(features.labels, features.tags) for features in (after, real))
-    known = {slice_.partition(": ")[0] for slice_ in (*ours.rows, *ours.small)}
-    for name in names:
-        if name not in known:
-            raise (
-                unknown("slice", name, known)
-                if known
-                else InputError(
-                    f"slice {name!r}: {after.root} has no labels and no metadata, or all images have the same."
-                )
-            )
     chosen = [slice_ for slice_ in ours.rows if slice_.partition(": ")[0] in names]
     references = [_reference(real, theirs.rows.get(slice_, ())) for slice_ in chosen]
     found = [

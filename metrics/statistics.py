@@ -19,8 +19,10 @@ from .registry import unknown
 from .sliced_wasserstein import sliced_wasserstein
 
 DISTANCES = ("kid", "fid", "rbf", "energy", "cmmd", "sliced-wasserstein")  # without a gap 0, or a bias above it
+UNBIASED = ("kid", "rbf", "energy", "cmmd")  # their mean over samples of one distribution is 0
 SCORES = ("precision", "recall", "density", "coverage", "c2st")  # no distances: no gap closed
 METRICS = (*DISTANCES, *SCORES)
+LEAST_GROUPS = 20  # independent images a side below which balls to the nearest neighbours say nothing
 FEW_GROUPS = 8  # below this many independent real photos, say so
 
 
@@ -125,6 +127,7 @@ def _c2st(x: FeatureSet, real: FeatureSet, seed: int) -> Measured:
 
 def _precision_recall(part: str) -> Callable[[FeatureSet, FeatureSet, int], Measured]:
     def measured(x: FeatureSet, real: FeatureSet, seed: int) -> Measured:
+        _check_neighbours(x, real)
         found = precision_recall(x.features, real.features, groups_x=x.groups, groups_y=real.groups)
         return _bare(getattr(found, part), x, real, found.warnings)
 
@@ -133,10 +136,21 @@ def _precision_recall(part: str) -> Callable[[FeatureSet, FeatureSet, int], Meas
 
 def _density_coverage(part: str) -> Callable[[FeatureSet, FeatureSet, int], Measured]:
     def measured(x: FeatureSet, real: FeatureSet, seed: int) -> Measured:
+        _check_neighbours(x, real)
         found = density_coverage(x.features, real.features, groups_x=x.groups, groups_y=real.groups)
         return _bare(getattr(found, part), x, real, found.warnings)
 
     return measured
+
+
+def _check_neighbours(x: FeatureSet, real: FeatureSet) -> None:
+    """With few photos the ball around one reaches to all others, and everything seems plausible."""
+    few = min((len(set(one.groups)), one.root) for one in (x, real))
+    if few[0] < LEAST_GROUPS:
+        raise InputError(
+            f"{few[1]}: {few[0]} independent images, too few for nearest neighbours across them. Expected at least "
+            f"{LEAST_GROUPS}."
+        )
 
 
 def _bare(value: float, x: FeatureSet, real: FeatureSet, warnings: Sequence[str]) -> Measured:

@@ -145,6 +145,30 @@ def test_features_stand_in_for_images(sets, tmp_path):
         compare(after, tmp_path / "real.safetensors", extractor=NET, profile=True)
 
 
+def test_sizes_that_make_a_gap_of_their_own_are_said(folder, picture, sets):
+    large = folder("large", {f"{i}.png": picture(i, 160, 160) for i in range(5)})
+    quick = {"extractor": NET, "permutations": 0, "explained": 0, "metrics": ["kid"]}
+    first = compare(sets[0], large, **quick).row("after").measurements[0].warnings[0]
+    assert "short side of 48 px and the real ones of 160 px" in first
+    tiny = folder("tiny", {f"{i}.png": picture(i, 24, 24) for i in range(5)})
+    assert "enlarged" in compare(sets[0], tiny, crops=2, **quick).row("after").measurements[0].warnings[0]
+    assert not any(
+        "short side" in text for text in compare(sets[0], sets[2], **quick).row("after").measurements[0].warnings
+    )
+
+
+def test_what_cannot_work_is_refused_before_any_image_is_decoded(sets, tmp_path, monkeypatch):
+    after, _, real = sets
+    features(real).save(tmp_path / "real.safetensors")
+    monkeypatch.setattr("metrics.comparison_sets.extract", lambda *a, **k: pytest.fail("extraction began"))
+    with pytest.raises(InputError, match="unknown slice 'weather'"):
+        compare(after, real, extractor=NET, slices=["weather"])
+    with pytest.raises(InputError, match="have no labels and no metadata"):
+        compare(real, after, extractor=NET, slices=["label"])
+    with pytest.raises(InputError, match="cannot be compared with those of efficientnet-lite0"):
+        compare(after, tmp_path / "real.safetensors")
+
+
 def test_references_are_told_apart_by_content(sets, folder, picture):
     after, _, real = sets
     same = folder("same", {f"{i}.png": picture(200 + i, 48, 48) for i in range(16)})
@@ -165,16 +189,18 @@ def test_every_metric_can_be_measured(sets):
     assert by_name["fid"].value == frechet(x.features, y.features).value
     assert 0.5 < by_name["c2st"].value <= 1 and by_name["c2st"].p < 0.1
     assert by_name["cmmd"].se > 0 and any("published" in text for text in by_name["cmmd"].warnings)
-    floors = {m.name.partition("@")[0]: m.value for m in report.row("floor").measurements}
-    assert floors["kid"] < by_name["kid"].value and floors["coverage"] > by_name["precision"].value - 1
+    floors = {m.name.partition("@")[0]: m for m in report.row("floor").measurements}
+    assert floors["kid"].value == 0 and floors["kid"].low < 0 < floors["kid"].high < by_name["kid"].value
+    assert floors["fid"].value > 0 and math.isnan(floors["coverage"].value) and math.isnan(by_name["recall"].value)
     assert measure("rbf", x, x).measurement.value < 0.1 * by_name["rbf"].value
 
 
 def test_a_score_that_takes_more_photos_is_undefined_not_fatal(folder, picture, sets):
     few = folder("few", {f"{i}.png": picture(i, 48, 48) for i in range(4)})
-    report = compare(sets[0], few, extractor=NET, metrics=["kid", "coverage"], permutations=0)
-    kid_, coverage = report.row("after").measurements
-    assert kid_.value > 0 and math.isnan(coverage.value) and "nearest neighbours" in coverage.warnings[0]
+    report = compare(sets[0], few, extractor=NET, metrics=["kid", "coverage", "precision"], permutations=0)
+    kid_, *scores = report.row("after").measurements
+    assert kid_.value > 0 and all(math.isnan(score.value) for score in scores)
+    assert all("4 independent images, too few for nearest neighbours" in score.warnings[0] for score in scores)
 
 
 def test_a_floor_that_a_metric_cannot_have_is_said(folder, picture, sets):

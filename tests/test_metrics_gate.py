@@ -124,6 +124,17 @@ def test_a_slice_fails_only_beyond_the_bound_of_all_slices():
     assert among.verdict == "inconclusive"
 
 
+def test_a_set_that_cannot_be_read_never_passes():
+    skipped = tuple((str(index), "damaged") for index in range(40))
+    broken = report(measured(0.01, 0.001))
+    row = replace(broken.rows[0], set=SetSummary("syn", 60, 60, skipped))
+    result = gate(replace(broken, rows=(row,)), at_most(0.05))
+    assert (result.verdict, result.exit_code) == ("fail", 1)
+    assert "40 of 100 images under test could not be read" in result.checks[-1].sentence
+    few = replace(row, set=SetSummary("syn", 399, 399, skipped[:1]))
+    assert gate(replace(broken, rows=(few,)), at_most(0.05)).verdict == "pass"
+
+
 def test_a_slice_of_too_few_images_is_inconclusive():
     part = Slice("rare", "all", Measurement(KID, math.nan, None, None, None, 3, 0))
     check = only(gate(report(measured(0.04, 0.001), slices=(part,)), budgets(maximum=["slices.kid=1"])))
