@@ -36,8 +36,8 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--style", default="aurora", choices=HELD_OUT)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--rate", type=float, default=2e-2)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--vectors", type=int, default=1)
     parser.add_argument("--per-class", type=int, default=10, help="generated images")
     parser.add_argument("--real", type=int, default=30, help="painted photos per class, to learn from and to judge by")
@@ -95,11 +95,11 @@ def table(folders: dict[tuple[str, int], Path], learn: Path, judge: Path, option
     for condition in CONDITIONS:
         rows = [folders[condition, seed] for seed in options.seeds]
         distances = [
-            [1e3 * kid(features[n, f].values, features[n, judge].values).value for f in rows] for n in EXTRACTORS
+            [1e3 * kid(features[n, f].features, features[n, judge].features).value for f in rows] for n in EXTRACTORS
         ]
         right = [100 * recognised(classifier, folder) for folder in rows]
         lines.append(f"| {condition} | {' | '.join(map(mean_and_error, [*distances, right]))} |")
-    floor = [1e3 * kid(features[n, learn].values, features[n, judge].values).value for n in EXTRACTORS]
+    floor = [1e3 * kid(features[n, learn].features, features[n, judge].features).value for n in EXTRACTORS]
     real = 100 * recognised(classifier, judge)
     lines.append(f"| photos to learn from (floor) | {' | '.join(f'{value:.1f}' for value in floor)} | {real:.1f} % |")
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from metrics.terminal import follow, run, say
 
 from .cli_diffusion import COMMANDS as diffusion_commands
 from .cli_progress import finish
-from .styles import COPYING, DEFAULT_PRESET, LEARNT, METHODS, PRESETS, chosen
+from .styles import COPYING, DEFAULT_PRESET, LEARNT, PRESETS, chosen
 
 app = typer.Typer(
     name="stylize",
@@ -124,7 +124,7 @@ def learn(
 @app.command()
 def apply(
     style: Annotated[Path, typer.Argument(help="Style file from `stylize learn`.")],
-    synthetic: Annotated[Path, typer.Argument(help="Folder of synthetic images.")],
+    synthetic: Annotated[Path, typer.Argument(help="Folder, zip, tar or list of synthetic images.")],
     out: Annotated[Path, typer.Argument(help="Folder to fill; mirrors the input's tree.")],
     method: Annotated[
         str | None, typer.Option(help="`stylize styles` lists them; colour+texture composes. Default: a preset.")
@@ -173,22 +173,10 @@ def styles() -> None:
 
     Example: stylize styles
     """
-    from importlib.resources import files
+    from .styles.leaderboard import LEGEND, table
 
-    measured = json.loads((files("stylize.styles") / "leaderboard.json").read_text())
-    columns = {"closed@efficientnet-lite0": "lite0", "closed@efficientnet-lite2": "lite2", "structure": "structure"}
-    columns |= {"labels": "labels", "copies": "copies", "seconds": "seconds"}
-    width = max(map(len, METHODS))
-    print(f"{'':{width}}  {'  '.join(columns.values())}")
-    for name, text in METHODS.items():
-        row = measured.get(name, {})
-        cells = [f"{row[key]:{len(title)}.2f}" if key in row else " " * len(title) for key, title in columns.items()]
-        print(f"{name:{width}}  {'  '.join(cells)}  {text}")
-    print()
-    for name, (method, strength) in PRESETS.items():
-        print(f"--preset {name}: --method {method} --strength {strength:g}")
-    say("lite0, lite2: share of the gap to held-out photos closed, by two networks; structure: gradient correlation;")
-    say("labels: label probe; copies: share of copied patches; seconds: per image of 256 px on one core")
+    print(table())
+    say(LEGEND)
 
 
 @app.command()

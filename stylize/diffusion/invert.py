@@ -63,7 +63,7 @@ def invert(
     ``load_textual_inversion``. Beside it: ``OUT.csv``, the loss on a fixed batch, noise and times; sheets of validation
     images, if asked for; and until the end ``OUT.training``, from which the same call continues to the same bits (but
     with float16, whose loss scale starts anew). In the mode ``class-wise`` OUT is a folder of ``<class>.safetensors``.
-    Under ``accelerate launch`` the processes share every step.
+    Under ``accelerate launch`` (GPUs) or ``torchrun`` (CPUs) the processes share every step.
 
     Args:
         real: folder of real images; labels come from its folders or its ``metadata.jsonl``.
