@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class Alarm:
-    """Warns once when a quarter of the steps left the cross entropy at ln(classes), that of a guess.
+    """Warns once when half of the steps left the cross entropy at ln(classes), that of a guess.
 
     No smoothing or mixing of labels moves that value: any target sums to one.
     """
@@ -23,7 +23,7 @@ class Alarm:
 
     def __call__(self, step: int, loss: float) -> None:
         """Look at the mean loss since the last look."""
-        if not self.rung and step >= self.steps / 4 and loss > 0.98 * self.guess:
+        if not self.rung and step >= self.steps / 2 and loss > 0.98 * self.guess:
             self.rung = True
             print(
                 f"WARNING: collapsed? Loss {loss:.3f} at step {step}, a guess has {self.guess:.3f}. {ADVICE}",
