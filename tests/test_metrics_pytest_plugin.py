@@ -29,7 +29,7 @@ def test_passes_and_returns_the_report(sets):
 
 def test_fails_readably(sets, tmp_path):
     with pytest.raises(AssertionError) as failed:
-        assert_domain_gap(*sets, kid=1e-9, coverage=0.0, value_only=["coverage"], report=tmp_path / "gap", **FAST)
+        assert_domain_gap(*sets, kid=1e-9, fid=1e9, value_only=["fid"], report=tmp_path / "gap", **FAST)
     lines = str(failed.value).splitlines()
     assert lines[0] == "domain gap: FAIL: of 2 checks, 1 failed, 1 passed."
     number = r"[\d.e-]+"
@@ -126,7 +126,7 @@ def test_the_fixture_in_a_run_of_its_own(sets, tmp_path):
 def test_far(assert_domain_gap):
     assert_domain_gap({str(sets[0])!r}, {str(sets[1])!r}, kid=1e-9, extractor="random-conv")
 def test_skipped(assert_domain_gap):
-    wanted = {{"after": {{"coverage": {{"min": 0.5}}}}}}
+    wanted = {{"after": {{"fid": {{"max": 0.5}}}}}}
     assert_domain_gap({str(sets[0])!r}, {str(sets[1])!r}, budgets=wanted, on_inconclusive="skip",
                       extractor="random-conv")
 """

@@ -162,13 +162,16 @@ def _licence(row: Mapping[str, str]) -> str:
     return ", ".join(shown)
 
 
+BLANK = "(empty)"  # a bullet without text would make a heading of the line above
+
+
 def bullets(title: str, entries: Sequence[str], file: str = "report.json", first: int = FIRST) -> list[str]:
     """A titled list of the ``first`` entries; ``file`` has all. Nothing when there is none."""
     if not entries:
         return []
     more = len(entries) - first
     rest = [f"- … and {more:,} more in `{file}`"] if more > 0 else []
-    return [f"**{title} ({len(entries):,})**", *(f"- {entry}" for entry in entries[:first]), *rest]
+    return [f"**{title} ({len(entries):,})**", *(f"- {entry.strip() or BLANK}" for entry in entries[:first]), *rest]
 
 
 def _escaped(found: re.Match[str]) -> str:
