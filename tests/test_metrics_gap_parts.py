@@ -20,7 +20,7 @@ from metrics.images import open_images
 from metrics.kid import kid
 from metrics.mmd import paired_difference
 from metrics.permutation import permutation_test
-from metrics.report import from_json, to_json
+from metrics.report import from_json, to_json, verdict
 from metrics.statistics import METRICS, measure
 from metrics.statistics_file import write_statistics
 
@@ -67,6 +67,13 @@ def test_change_is_paired_and_shares_its_reference(sets):
     assert report.change[0].value < 0 and report.change[0].se < math.hypot(a.se, b.se)
     held = report.resampled[0]
     assert held.name == f"kid@{NET}" and np.allclose(held.set, a.loo_x) and np.allclose(held.reference, a.loo_y)
+
+
+def test_a_set_against_itself_has_changed_nothing(sets):
+    after, _, real = sets
+    report = compare(after, real, before=after, extractor=NET, metrics=["kid"], permutations=0, explained=0)
+    assert (report.change[0].value, report.change[0].se) == (0, 0) and report.closed[0].value == 0
+    assert verdict(report).headline.endswith("exactly as the raw set: nothing was changed.")
 
 
 def test_slices_find_the_bad_class(sets):

@@ -48,6 +48,8 @@ def verdict(report: GapReport) -> Verdict:
 def _on_closed(closed: Measurement, detail: str) -> Verdict:
     unit = percent(closed)
     share = unit.with_error(closed)
+    if closed.value == 0 and closed.se == 0:
+        return Verdict("plain", "The stylised set measures exactly as the raw set: nothing was changed.", detail)
     if closed.low is not None and closed.high is not None and closed.low <= 0 <= closed.high:
         headline = f"Undecided: the stylised set closed {share} of the domain gap, perhaps none."
         return Verdict("unclear", headline, detail)
