@@ -16,6 +16,7 @@ from .extractors.extractor import Extractor
 from .feature_source import is_feature_file, read_feature_file
 from .features import FeatureSet, extract
 from .images import ImageError, ImageSet, open_images
+from .low_level import LEAST_SIDE
 from .registry import unknown
 
 PHOTOS = ("real", "floor")  # the roles that real photos play
@@ -112,6 +113,8 @@ class Sets:
             return ()
         a, b = (float(np.median([shown for _, shown in sides])) for sides in (ours, theirs))
         found = []
+        if min(shown for _, shown in (*ours, *theirs)) < LEAST_SIDE:
+            found.append(f"Low-level differences are not measured: an image is smaller than {LEAST_SIDE} px.")
         if max(a, b) > 1.5 * min(a, b):
             found.append(
                 f"The images under test have a short side of {a:.0f} px and the real ones of {b:.0f} px: resizing "

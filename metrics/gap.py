@@ -19,6 +19,7 @@ from .comparison_sets import PHOTOS, Watch, open_sets, pair_up
 from .errors import InputError
 from .explain import EXPLAINED, causes
 from .extractors import DEFAULT, load_extractor, load_levels
+from .extractors.extractor import Extractor
 from .features import FeatureSet
 from .gap_report import Example, GapReport, Kept, Measurement, Permuted, Resampled, Row, SetSummary
 from .images import ImageSet
@@ -95,13 +96,11 @@ def compare(
     network = load_extractor(extractor, **how) if sets.images else None
     sets.check(network, slices)
     features = sets.extract(network, batch_size, cache, watch)
-    if network is None and extractor not in (DEFAULT, features["real"].extractor):
-        raise InputError(
-            f"extractor {extractor!r}: all sets are given as features, of {features['real'].extractor}. Leave it out, "
-            "or give images."
-        )
+    _check_extractor(extractor, network, features["real"])
     notes = (*pair_up(features), *sets.notes())
     after, reference = features["after"], features["real"]
+    if permutations and len(after) + len(reference) > TESTABLE:
+        permutations, notes = 0, (*notes, f"No permutation test: more than {TESTABLE:,} images, any difference shows.")
     roles = [role for role in ("before", "after", "floor") if role in features]
     found = {role: {name: _measured(name, features[role], reference, seed) for name in metrics} for role in roles}
     tested = _permuted(after, reference, permutations, seed)
@@ -121,8 +120,7 @@ def compare(
     layers: tuple[Measurement, ...] = ()
     if profile:
         levels = load_levels(extractor, **how)
-        seen = sets.only("after", "real").extract(levels, batch_size, cache, watch)
-        layers = _profile(seen["after"], seen["real"], levels.columns)
+        layers = _profile(sets.only("after", "real").extract(levels, batch_size, cache, watch), levels.columns)
     held = [licences(sets.whole[role]) for role in PHOTOS if role in sets.whole]
     return GapReport(
         reference=_summary(reference, sets.digest(reference)),
@@ -138,17 +136,14 @@ def compare(
             "slices": list(slices),
             "seed": seed,
             "device": device,
-            "versions": {name: version(name) for name in ("reverse-stylize", "torch", "timm", "numpy", "Pillow")},
-            "python": platform.python_version(),
+            **_versions(),
         },
         licences=tuple(row for part in held for row in part.rows),
         unlicensed=tuple(key for part in held for key in part.unlicensed),
         examples=_examples(sets.whole, after),
         kept=_kept(sets.whole, features, seed, watch) if paired else (),
         change=tuple(change(one["before"], one["after"], paired=paired) for one in moved),
-        permuted=Permuted(tested.combined, tested.permutations, tuple(tested.p_values), tested.warnings)
-        if tested
-        else None,
+        permuted=_combined(tested),
         profile=layers,
         slices=measure_slices(after, reference, slices, permutations, seed) if slices else (),
         low_level=why.low_level,
@@ -157,6 +152,25 @@ def compare(
         points=why.points,
         resampled=_resampled(found["after"].values()),
     )
+
+
+def _check_extractor(name: str, network: Extractor | None, real: FeatureSet) -> None:
+    """Where all sets are given as features, a named extractor can only be theirs."""
+    if network is None and name not in (DEFAULT, real.extractor):
+        raise InputError(
+            f"extractor {name!r}: all sets are given as features, of {real.extractor}. Leave it out, or give images."
+        )
+
+
+def _versions() -> dict[str, Any]:
+    packages = ("reverse-stylize", "torch", "timm", "numpy", "Pillow")
+    return {"versions": {name: version(name) for name in packages}, "python": platform.python_version()}
+
+
+def _combined(test: PermutationTest | None) -> Permuted | None:
+    if test is None:
+        return None
+    return Permuted(test.combined, test.permutations, tuple(test.p_values), test.warnings)
 
 
 def _kept(sets: Mapping[str, ImageSet], features: dict[str, FeatureSet], seed: int, watch: Watch) -> tuple[Kept, ...]:
@@ -182,8 +196,7 @@ def _undefined(name: str, features: FeatureSet, why: str) -> Measured:
 
 
 def _permuted(after: FeatureSet, real: FeatureSet, permutations: int, seed: int) -> PermutationTest | None:
-    """The permutation test; none above TESTABLE images, where any difference at all would be significant."""
-    if permutations == 0 or len(after) + len(real) > TESTABLE:
+    if permutations == 0:
         return None
     return permutation_test(
         after.features,
@@ -243,17 +256,19 @@ def _split_floor(name: str, after: FeatureSet, real: FeatureSet, seed: int) -> M
     return Measured(Measurement(full, float(values.mean()), None, float(low), float(high), n, m, (note,)))
 
 
-def _profile(after: FeatureSet, real: FeatureSet, columns: Mapping[str, slice]) -> tuple[Measurement, ...]:
+def _profile(features: Mapping[str, FeatureSet], columns: Mapping[str, slice]) -> tuple[Measurement, ...]:
     """Distance of the set under test at every level of the network, from low to high.
 
     By the RBF kernel, whose bandwidth follows the reference: KID's cubic kernel explodes on the large values inside a
     network.
     """
 
-    def level(features: FeatureSet, name: str) -> FeatureSet:
-        return replace(features, features=features.features[:, columns[name]].contiguous(), extractor=name)
+    def level(one: FeatureSet, name: str) -> FeatureSet:
+        return replace(one, features=one.features[:, columns[name]].contiguous(), extractor=name)
 
-    return tuple(measure("rbf", level(after, name), level(real, name)).measurement for name in columns)
+    return tuple(
+        measure("rbf", level(features["after"], name), level(features["real"], name)).measurement for name in columns
+    )
 
 
 def _resampled(found: Iterable[Measured]) -> tuple[Resampled, ...]:

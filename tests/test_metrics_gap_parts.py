@@ -57,6 +57,20 @@ def test_permutation_test_of_the_report_is_the_one_of_the_features(sets):
     assert compare(after, real, extractor=NET, permutations=0).permuted is None
 
 
+def test_a_test_that_is_left_out_is_said(sets, monkeypatch):
+    monkeypatch.setattr("metrics.gap.TESTABLE", 30)
+    report = compare(sets[0], sets[2], extractor=NET, metrics=["kid"], explained=0)
+    assert report.permuted is None and report.config["permutations"] == 0
+    assert any("No permutation test" in text for text in report.row("after").measurements[0].warnings)
+
+
+def test_images_too_small_for_low_level_measures_are_said(folder, picture, sets):
+    tiny = folder("tiny", {f"{i}.png": picture(i, 12, 12) for i in range(8)})
+    report = compare(tiny, sets[2], extractor=NET, metrics=["kid"], permutations=0)
+    assert report.low_level == () and report.most_synthetic
+    assert any("smaller than 16 px" in text for text in report.row("after").measurements[0].warnings)
+
+
 def test_change_is_paired_and_shares_its_reference(sets):
     after, before, real = sets
     report = compare(after, real, before=before, extractor=NET, metrics=["kid"], permutations=0)
