@@ -34,8 +34,8 @@ class Measurement:
 class SetSummary:
     """What was measured: where it lies, how many images and independent groups (photos), and what was skipped.
 
-    ``digest`` names the features and groups themselves: two reports were measured against the same reference if and
-    only if the digests of their references are equal.
+    ``digest``, of the reference only, names the content, crops and groups of its images and the network: two reports
+    were measured against the same reference if and only if these are equal.
     """
 
     root: str
@@ -136,8 +136,8 @@ class Explained:
 
     The witness score is the mean kernel value to the own set less the one to the other set: high for a synthetic
     image that looks like no real one, and for a real image that no synthetic one comes near.
-    ``file`` and ``neighbour_file`` say where the whole images are, ``box`` and ``neighbour_box`` (left, top, side)
-    which square of them was measured: None for all of it.
+    ``file`` and ``neighbour_file`` say where the whole images are ('' where only features are known), ``box`` and
+    ``neighbour_box`` (left, top, side) which square of them was measured: None for all of it.
     """
 
     key: str

@@ -110,16 +110,15 @@ def learn(real, out, model, **options):
 
 def test_only_the_placeholder_moves_and_its_loss_falls(real, model, tmp_path):
     out = tmp_path / "e.safetensors"
-    last = learn(real, out, model, steps=24, batch=8, rate=0.005)
+    last = learn(real, out, model, steps=16, batch=64, rate=0.01)
     token, values = read_embedding(out)
     pipeline = load_pipeline(model)
     before = pipeline.text_encoder.get_input_embeddings().weight.clone()
     start = before[pipeline.tokenizer("style", add_special_tokens=False).input_ids[0]]
     assert token == "<style>" and values.shape == (1, 8) and (values[0] - start).abs().max() > 0.05
     rows = list(csv.DictReader((tmp_path / "e.safetensors.csv").read_text().splitlines()))
-    losses = [float(row["fixed_loss"]) for row in rows]  # of random networks: it wanders, by a thousandth
-    assert min(losses) < losses[0] - 3e-4
-    assert (last.done, last.total) == (24, 24) and not (tmp_path / "e.safetensors.training").exists()
+    assert float(rows[-1]["fixed_loss"]) < float(rows[0]["fixed_loss"]) - 1e-4
+    assert (last.done, last.total) == (16, 16) and not (tmp_path / "e.safetensors.training").exists()
     use_embedding(pipeline, out)
     after = pipeline.text_encoder.get_input_embeddings().weight
     assert torch.equal(after[: len(before)], before) and torch.equal(after[-1], values[0])
