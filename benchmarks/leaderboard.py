@@ -1,7 +1,7 @@
 """The leaderboard of style methods: gap closed by two networks, structure, labels, copies and speed.
 
     python benchmarks/leaderboard.py run --seeds 0 1 2     # hours on two cores; continues where it stopped
-    python benchmarks/leaderboard.py table                 # Markdown, and stylize/styles/leaderboard.json
+    python benchmarks/leaderboard.py table                 # Markdown, stylize/styles/leaderboard.json and the figure
 
 Per seed: ``--images`` contents of 256 px in ten classes, styles from 8 crops of each photo in assets/photos/learn,
 measured against 16 crops of each photo in assets/photos/judge, which took part in no choice. Every finished cell is a
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _frontier import draw
 from _shapes import write_shapes
 from PIL import Image
 
@@ -46,6 +47,8 @@ ROOT = Path(__file__).parent.parent
 PHOTOS = ROOT / "assets" / "photos"
 RESULTS = ROOT / "assets" / "results" / "leaderboard.jsonl"
 PACKAGED = ROOT / "stylize" / "styles" / "leaderboard.json"
+FIGURE = ROOT / "assets" / "figures" / "frontier.svg"
+AIM = (0.85, 0.95)  # of the gap, and of the labels
 EXTRACTORS = ("efficientnet-lite0", "efficientnet-lite2")
 SETS = ("neural-fractal", "fractaldb", "shapes")
 SIZE = 256
@@ -259,7 +262,7 @@ def read_results() -> list[dict[str, Any]]:
 
 
 def print_tables() -> None:
-    """A table per set; the rows of the first set are packaged for ``stylize styles``."""
+    """A table per set; the rows of the first set are packaged for ``stylize styles``, and drawn."""
     results = read_results()
     for name in dict.fromkeys(cell["set"] for cell in results):
         rows = {row: [c for c in results if c["set"] == name and c["row"] == row] for row in order(results, name)}
@@ -277,7 +280,15 @@ def print_tables() -> None:
                 + f" | {contents(found)} |"
             )
         if name == SETS[0]:
-            PACKAGED.write_text(json.dumps({row: summary(found) for row, found in rows.items()}, indent=2) + "\n")
+            packaged = {row: summary(found) for row, found in rows.items()}
+            PACKAGED.write_text(json.dumps(packaged, indent=2) + "\n")
+            FIGURE.write_text(draw(points(packaged), AIM))
+
+
+def points(rows: dict[str, dict[str, float]]) -> list[tuple[str, float, float]]:
+    """(row, mean share closed of both networks, labels kept) of the rows that have both."""
+    closed = {row: float(np.mean([found[f"closed@{name}"] for name in EXTRACTORS])) for row, found in rows.items()}
+    return [(row, closed[row], found["labels"]) for row, found in rows.items() if "labels" in found]
 
 
 LAST = ("style crops", "floor")
