@@ -22,6 +22,7 @@ from metrics.sources.member import read_member
 
 from . import __version__
 from .data.encode import SUFFIXES, check_format, encode
+from .data.manifest import carried
 from .job import MAX_ERRORS, SHARD_SIZE, Failure, Image, Job, Progress, in_parallel, write_atomically
 from .styles import ASSIGNMENTS, chosen
 from .styles.assignment import assign, costs, descriptor
@@ -47,10 +48,11 @@ def apply_style(
 ) -> Iterator[Progress]:
     """Write a stylised copy of ``synthetic`` with the same tree, keys and labels; yields progress.
 
-    OUT gets the images, ``metadata.jsonl`` (label and provenance of each), copies of the masks and other companions
-    that the input's ``metadata.jsonl`` names in columns ending in ``_file_name``, ``run.json`` (the configuration),
-    ``ledger.json`` (the real photos behind the style) and, if items failed, ``errors.jsonl``. A run that was
-    interrupted continues where it stopped. Workers, shard size and order never change a pixel.
+    OUT gets the images, ``metadata.jsonl`` (every column of the input's, and the provenance of each image, see
+    :func:`stylize.data.manifest.carried`), copies of the masks and other companions that the input's
+    ``metadata.jsonl`` names in columns ending in ``_file_name``, ``run.json`` (the configuration), ``ledger.json`` (the
+    real photos behind the style) and, if items failed, ``errors.jsonl``. A run that was interrupted continues where it
+    stopped. Workers, shard size and order never change a pixel.
 
     Args:
         style: a style bank, as :meth:`StyleBank.save` writes it.
@@ -135,11 +137,14 @@ def make_plan(bank: StyleBank, images: ImageSet, assignment: str = "balanced", w
 
 
 def content_digest(images: ImageSet) -> str:
-    """A digest of the set's files and labels: resuming on another input is refused."""
+    """A digest of the set's files, labels and other columns: resuming on another input is refused."""
     digest = hashlib.sha256()
     for number, item in enumerate(images):
-        row = [item.key, Path(item.location).suffix, item.label, _digest(item), *sorted(item.companions.items())]
-        digest.update(("\n" * (number > 0) + json.dumps(row)).encode())
+        row: list[Any] = [item.key, Path(item.location).suffix, item.label, _digest(item)]
+        row += sorted(item.companions.items())
+        columns = {name: value for name, value in carried(item, {}).items() if name != "label"}
+        row += [columns] if columns else []
+        digest.update(("\n" * (number > 0) + json.dumps(row, sort_keys=True)).encode())
     return digest.hexdigest()
 
 
@@ -187,8 +192,7 @@ class Stylise:
         return Image(item.key, item.key + SUFFIXES[self.format], data, self._row(item, index), beside)
 
     def _row(self, item: Item, index: int) -> dict[str, Any]:
-        label = {} if item.label is None else {"label": item.label}
-        return label | {
+        own = {
             "source": _source(self.root, item),
             "style": dict(self.bank.sources[index]),
             "method": self.method,
@@ -196,6 +200,7 @@ class Stylise:
             "seed": self.bank.header["seed"],
             "version": __version__,
         }
+        return carried(item, own)
 
 
 def _source(root: Path, item: Item) -> str:

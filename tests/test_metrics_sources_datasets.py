@@ -1,4 +1,6 @@
+import json
 import sys
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -229,6 +231,26 @@ def test_hugging_face_datasets_equal_the_folder(hub, expected, tmp_path):
 def test_a_lone_class_column_is_the_label(hub):
     assert open_images(hub.rename_column("label", "animal")).labels[:2] == ["cat", "dog"]
     assert open_images(hub.remove_columns(["label", "weather", "group", "boxes"])).labels == [None] * 7
+
+
+def test_other_columns_are_metadata_as_json_has_them(pixels):
+    datasets = pytest.importorskip("datasets")
+    kinds = {
+        "image": datasets.Image(),
+        "mask": datasets.Image(),
+        "label": [datasets.Value("int32")],
+        "objects": {"box": datasets.Sequence(datasets.Value("float32")), "kind": datasets.ClassLabel(names=["a", "b"])},
+        "taken": datasets.Value("timestamp[s]"),
+        "lux": datasets.Value("float64"),
+        "raw": datasets.Value("binary"),
+    }
+    picture = Image.fromarray(pixels[0])
+    row = {"image": picture, "mask": picture, "label": [1], "objects": {"box": [0.5, 2], "kind": 1}}
+    row |= {"taken": datetime(2026, 1, 2), "lux": float("inf"), "raw": b"x"}
+    dataset = datasets.Dataset.from_list([row], features=datasets.Features(kinds))
+    found = open_images(dataset)[0].metadata
+    assert found == {"objects": {"box": [0.5, 2.0], "kind": 1}, "taken": "2026-01-02 00:00:00", "lux": None}
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
 def test_hugging_face_datasets_that_cannot_be_read(hub, tmp_path, monkeypatch):

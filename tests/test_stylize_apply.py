@@ -1,3 +1,4 @@
+import io
 import json
 import shutil
 import tarfile
@@ -7,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from metrics import compare
 from metrics.errors import InputError
 from metrics.images import open_images, sha256
 from stylize import apply_style, job, learn
@@ -186,3 +188,95 @@ def test_archives_give_the_same_bytes_as_the_folder(style, folder, picture, tmp_
     assert all(files[name] == expected[name] for name in ("a/0.png", "b/1.png"))
     with pytest.raises(InputError, match=r"set\.zip::a/0\.png: not a file of its own\. Expected a folder of images"):
         _ = open_images(archive)[0].path
+
+
+def rows_of(root):
+    return [json.loads(line) for line in (root / "metadata.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def described(folder, picture):
+    """Five images of two videos with tags, boxes and masks, and one without a row."""
+    rows = [
+        {
+            "file_name": f"a/{i}.bmp",
+            "group": f"video {i % 2}",
+            "weather": ["rain", "sun"][i % 2],
+            "objects": {"bbox": [[i, 1, 2, 3]]},
+            "note": None,
+            "mask_file_name": f"masks/{i}.png",
+        }
+        for i in range(5)
+    ]
+    images = {f"a/{i}.bmp": picture(i, 40, 40) for i in range(6)} | {f"masks/{i}.png": picture(i) for i in range(5)}
+    return folder("described", {**images, "metadata.jsonl": "\n".join(map(json.dumps, rows)).encode()}), rows
+
+
+def test_every_column_of_the_input_is_kept(style, described, tmp_path):
+    root, rows = described
+    run(style, root, tmp_path / "out")
+    before, after = open_images(root), open_images(tmp_path / "out")
+    assert [item.group for item in after] == [item.group for item in before]
+    assert [item.tags.get("weather") for item in after] == ["rain", "sun", "rain", "sun", "rain", None]
+    for row, found in zip(rows, rows_of(tmp_path / "out"), strict=False):
+        assert found.items() >= {**row, "file_name": row["file_name"].replace(".bmp", ".png"), "label": "a"}.items()
+        assert set(found) - set(row) == {"label", "source", "style", "method", "strength", "seed", "version"}
+    assert {"group", "weather", "objects"}.isdisjoint(rows_of(tmp_path / "out")[5])
+
+
+def test_columns_are_kept_from_archives_by_shards_and_after_an_interruption(style, described, tmp_path):
+    root, rows = described
+    run(style, root, tmp_path / "whole")
+    steps = apply_style(style, root, tmp_path / "halves", shard_size=2)
+    next(steps), next(steps)
+    steps.close()
+    assert (tmp_path / "halves/.job").is_dir()
+    run(style, root, tmp_path / "halves", shard_size=2)
+    assert tree(tmp_path / "halves") == tree(tmp_path / "whole")
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        for row in rows:
+            data = json.dumps({name: value for name, value in row.items() if "file_name" not in name}).encode()
+            member = tarfile.TarInfo(row["file_name"].replace(".bmp", ".json"))
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+            tar.add(root / row["file_name"], row["file_name"])
+    run(style, tmp_path / "set.tar", tmp_path / "tar")
+    columns = ("group", "weather", "objects", "note")
+    for row, found in zip(rows, rows_of(tmp_path / "tar"), strict=True):
+        assert [found[name] for name in columns] == [row[name] for name in columns]
+
+
+def test_other_columns_since_are_refused(style, described, tmp_path):
+    root, rows = described
+    run(style, root, tmp_path / "out")
+    text = (root / "metadata.jsonl").read_text()
+    (root / "metadata.jsonl").write_text(text.replace("sun", "fog"))
+    with pytest.raises(InputError, match="the input images have changed since"):
+        run(style, root, tmp_path / "out")
+    (root / "metadata.jsonl").write_text("\n".join(json.dumps(dict(reversed(row.items()))) for row in rows))
+    run(style, root, tmp_path / "out")  # the same columns in another order
+
+
+def test_columns_of_our_names_are_kept_as_those_of_the_source(style, folder, picture, tmp_path):
+    row = {"file_name": "x.png", "seed": 7, "style": "oil", "source": "https://example.org/1"}
+    root = folder("set", {"x.png": picture(1, 40, 40), "metadata.jsonl": json.dumps(row).encode()})
+    run(style, root, tmp_path / "one")
+    run(style, tmp_path / "one", tmp_path / "two", method="colour", strength=0.5)
+    (once,), (twice,) = rows_of(tmp_path / "one"), rows_of(tmp_path / "two")
+    assert (once["seed"], once["source_seed"], once["method"]) == (0, 7, "texture")
+    assert (once["source"], once["source_source"], once["source_style"]) == ("x.png", "https://example.org/1", "oil")
+    assert (twice["method"], twice["source_method"]) == ("colour", "texture")
+    assert (twice["seed"], twice["source_seed"], twice["source_source_seed"]) == (0, 0, 7)
+    assert twice["source_style"] == once["style"] and twice["source_source_style"] == "oil"
+
+
+def test_the_slices_of_a_stylised_set_are_those_of_its_source(style, folder, picture, tmp_path):
+    rows = [{"file_name": f"{i}.png", "weather": ["rain", "sun"][i % 2], "group": f"v{i // 2}"} for i in range(24)]
+    images = {f"{i}.png": picture(i, 24, 24) for i in range(24)}
+    root = folder("tagged", {**images, "metadata.jsonl": "\n".join(map(json.dumps, rows)).encode()})
+    run(style, root, tmp_path / "out")
+    real = folder("real", {f"{i}.png": picture(90 + i, 24, 24) for i in range(6)})
+    options = {"metrics": ["kid"], "slices": ["weather"], "extractor": "random-conv", "permutations": 0, "explained": 0}
+    found = {one.name: one for one in compare(tmp_path / "out", real, **options).slices}
+    assert set(found) == {"weather: rain", "weather: sun"}
+    assert all(one.measurement.n == 12 for one in found.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from dataclasses import dataclass
@@ -110,15 +111,41 @@ def _image_column(dataset: Any, kind: type) -> str:
 
 
 def _rows(dataset: Any, image: str, datasets: Any) -> list[dict[str, Any]]:
-    """The scalar columns by row, with class numbers as names; a lone class column is the label."""
-    plain = {name: feature for name, feature in dataset.features.items() if isinstance(feature, datasets.Value)}
-    classes = {name: feature for name, feature in dataset.features.items() if isinstance(feature, datasets.ClassLabel)}
-    kept = dataset.with_format(None).select_columns([*plain, *classes])
-    rows: list[dict[str, Any]] = [dict(row) for row in kept] if plain or classes else [{} for _ in range(len(dataset))]
-    renamed = {"label": next(iter(classes))} if len(classes) == 1 and "label" not in kept.column_names else {}
+    """The columns of JSON values by row, with class numbers as names; a lone class column is the label."""
+    features = dataset.features
+    classes = {name: feature for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
+    kept = [name for name, feature in features.items() if name in classes or _is_plain(name, feature, datasets)]
+    renamed = {"label": next(iter(classes))} if len(classes) == 1 and "label" not in kept else {}
+    rows: list[dict[str, Any]] = [{} for _ in range(len(dataset))]
+    if kept:
+        rows = [_json(row) for row in dataset.with_format(None).select_columns(kept)]
     for row in rows:
         for name, feature in classes.items():
             row[name] = feature.int2str(row[name]) if row[name] is not None and row[name] >= 0 else None
         for to, name in renamed.items():
             row[to] = row.pop(name)
     return rows
+
+
+def _is_plain(name: str, feature: Any, datasets: Any) -> bool:
+    """Whether a column is of texts and numbers, or of lists and mappings of such, like boxes: neither media nor bytes.
+
+    Label and group are single values.
+    """
+    if isinstance(feature, datasets.Value):
+        return "binary" not in feature.dtype
+    if name in ("label", "group") or feature is None:
+        return False
+    parts = list(feature.values()) if isinstance(feature, dict) else [getattr(feature, "feature", None)]
+    return all(isinstance(part, datasets.ClassLabel) or _is_plain("", part, datasets) for part in parts)
+
+
+def _json(value: Any) -> Any:
+    """A cell as JSON has it: dates as text, and no number where it is not finite."""
+    if isinstance(value, dict):
+        return {name: _json(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_json(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | None) else str(value)
