@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from _pretraining_sets import EARLIER, NEURAL, SETS, STYLISED
+from _study_figure import draw
 from scipy.stats import spearmanr
 
 # Task: the number of it that the table shows, its format, and the direction that is better.
@@ -21,18 +22,31 @@ TASKS: dict[str, tuple[str, str, int]] = {
     "autoencoder": ("mse", "{:.5f}", -1),
     "diffusion": ("kid", "{:.4f}", -1),
 }
+DRAWN = ("fashion-20", "patches", "autoencoder", "diffusion")
 AIMS = {"fashion-20": 0.10, "autoencoder": 0.20, "diffusion": 0.11}  # relative gain over the best earlier set
 Row = dict[str, str]
 Scores = dict[str, dict[int, float]]
 
 
 def write_table(rows: Sequence[Row], folder: Path) -> None:
-    """pretraining.md, also printed."""
+    """pretraining.md, also printed, and pretraining.svg."""
     if not rows:
         return
     text = "\n".join([*table(rows), "", *verdicts(rows), "", *correlations(rows), ""])
     (folder / "pretraining.md").write_text(text)
+    (folder / "pretraining.svg").write_text(figure(rows))
     print(text)
+
+
+def figure(rows: Sequence[Row]) -> str:
+    """The scores of the tasks in DRAWN; an arrow points to the better side."""
+    panels = []
+    for task in (task for task in DRAWN if scores(rows, task)):
+        metric, form, better = TASKS[task]
+        title = f"{task}: {metric} →" if better > 0 else f"← {task}: {metric}"
+        panels.append((title, form, scores(rows, task)))
+    names = [name for name in SETS if any(name in values for _, _, values in panels)]
+    return draw(names, panels, lambda name: name == NEURAL or name in STYLISED)
 
 
 def scores(rows: Sequence[Row], task: str, metric: str | None = None) -> Scores:

@@ -89,19 +89,21 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--minutes", type=float, default=85, help="stop before a cell that would end later")
-    parser.add_argument("--classes", type=int, default=50)
-    parser.add_argument("--per-class", type=int, default=20)
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--per-class", type=int, default=50)
     parser.add_argument("--size", type=int, default=64, help="side of the images of a set")
     parser.add_argument("--train-size", type=int, default=32, help="side that networks see")
     parser.add_argument("--model", default="test_resnet", help="any timm model")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--pretrain-steps", type=int, default=400)
-    parser.add_argument("--few-steps", type=int, default=200, help="of fine-tuning at 20 shots and on patches")
-    parser.add_argument("--steps", type=int, default=400, help="of fine-tuning on a tenth and on all photos")
-    parser.add_argument("--test", type=int, default=1000, help="Fashion-MNIST test photos")
+    parser.add_argument("--lr", type=float, default=8e-3, help="of the classifier, pre-training and fine-tuning")
+    parser.add_argument("--pretrain-steps", type=int, default=1600)
+    parser.add_argument("--few-steps", type=int, default=600, help="of fine-tuning at 20 shots and on patches")
+    parser.add_argument("--steps", type=int, default=600, help="of fine-tuning on a tenth and on all photos")
+    parser.add_argument("--test", type=int, default=5000, help="Fashion-MNIST test photos")
     parser.add_argument(
         "--gap-images", type=int, default=200, help="images of a set that its domain gap is measured on"
     )
+    parser.add_argument("--precision", choices=("no", "bf16"), default="bf16", help="of autoencoder and diffusion")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", action="store_true", help="only write the table of what is finished")
     parser.add_argument("--dry-run", action="store_true", help="print what is left to do and its cost")
@@ -146,9 +148,11 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
         "train_size",
         "model",
         "batch_size",
+        "lr",
         "pretrain_steps",
         "few_steps",
         "steps",
+        "precision",
     )
     return {name: getattr(options, name) for name in (*names, "test", "gap_images")}
 
@@ -220,7 +224,7 @@ def gap(name: str, seed: int, items: list[Item], options: argparse.Namespace) ->
 def recipe(what: str, out: Path, seed: int, options: argparse.Namespace, **given: Any) -> argparse.Namespace:
     """Options of the classifier recipe; study and recipe train by the same code."""
     made = classifier.parse([what, "", str(out), "--seed", str(seed)])
-    own = {"model": options.model, "size": options.train_size, "batch_size": options.batch_size}
+    own = {name: getattr(options, name) for name in ("model", "batch_size", "lr")} | {"size": options.train_size}
     return argparse.Namespace(**{**vars(made), **own, **given})
 
 
@@ -286,16 +290,22 @@ def photo_patches(each: int, half: str, seed: int, size: int) -> list[Item]:
 
 
 def autoencoder(name: str, seed: int, items: list[Item], options: argparse.Namespace) -> dict[str, float]:
+    """Train on the set alone; reconstruct crops of photos that nothing here learns from."""
     import pretrain_autoencoder as recipe
 
-    return recipe.study_cell(items, options.work / "autoencoders" / f"{name} {seed}", seed)
+    out = options.work / "autoencoders" / f"{name} {seed}"
+    chosen = recipe.parse(["", "", str(out), "--seed", str(seed), "--precision", options.precision])
+    return recipe.run_on(items, open_images(PHOTOS / "judge").crops(60, chosen.size), chosen)
 
 
 def diffusion(name: str, seed: int, items: list[Item], options: argparse.Namespace) -> dict[str, float]:
+    """Pre-train on the set, or not, go on with patches of left halves, and sample; measured against right halves."""
     import pretrain_diffusion as recipe
 
-    real, held_out = (photo_patches(each, half, 0, options.train_size) for each, half in ((20, "left"), (30, "right")))
-    return recipe.study_cell(items, real, held_out, options.work / "diffusion" / f"{name} {seed}", seed)
+    out = options.work / "diffusion" / f"{name} {seed}"
+    chosen = recipe.parse(["", "", "", str(out), "--seed", str(seed), "--precision", options.precision])
+    real, held_out = photo_patches(20, "left", 0, chosen.size), photo_patches(30, "right", 0, chosen.size)
+    return recipe.measured(recipe.stages(items, real, chosen), held_out, chosen)
 
 
 CELLS: dict[str, Callable[..., dict[str, float]]] = {

@@ -72,7 +72,7 @@ def test_it_continues_at_the_next_cell(study, ran, monkeypatch, tmp_path, capsys
     rows = list(csv.DictReader((tmp_path / "results" / "pretraining.csv").read_text().splitlines()))
     assert [(row["set"], int(row["seed"]), row["task"]) for row in rows] == ran
     assert "| fractaldb |" in (tmp_path / "results" / "pretraining.md").read_text()
-    with pytest.raises(InputError, match=r"was made with --pretrain-steps 400\. Use the same"):
+    with pytest.raises(InputError, match=r"was made with --pretrain-steps 1600\. Use the same"):
         launch(study, monkeypatch, tmp_path, *FEW, "--pretrain-steps", 7)
 
 
