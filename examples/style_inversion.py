@@ -25,6 +25,7 @@ from metrics.terminal import follow, say
 from stylize.diffusion.generate import generate
 from stylize.diffusion.invert import invert
 from stylize.diffusion.prompts import PLAIN_PROMPT
+from stylize.diffusion.sampler import Sampler
 
 EXTRACTORS = ("efficientnet-lite0", "efficientnet-lite2")
 CONDITIONS = ("learnt word", "untrained word", "plain prompt")
@@ -76,8 +77,8 @@ def make(condition: str, seed: int, learn: Path, options: argparse.Namespace) ->
             if step.done % 100 == 0:
                 say(f"seed {seed}, step {step.done}: loss {step.fixed_loss:.4f}")
     out = work / f"{condition.replace(' ', '-')}-{seed}"
-    sampling = {"per_class": options.per_class, "guidance": options.guidance, "seed": seed, "batch": 10}
-    steps = generate(learn, out, embedding=embedding, prompt=prompt, model=options.model, **sampling)
+    sampler = Sampler(options.model, embedding, guidance=options.guidance)
+    steps = generate(learn, out, sampler, per_class=options.per_class, prompt=prompt, batch=10, seed=seed)
     for _ in follow(steps, f"{condition}, seed {seed}"):
         pass
     return out

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -73,6 +75,9 @@ def invert(
         save_every=save_every,
         validate_every=validate_every,
     )
+    if os.environ.get("RANK", "0") != "0":  # one of several processes talks
+        deque(work, 0)
+        return
     last = None
     for step in follow(work, "invert"):
         last = step
@@ -108,31 +113,12 @@ def generate(
     Example: stylize generate synthetic --classes classes.txt --per-class 200 --embedding style.safetensors
     """
     from .diffusion.generate import generate as progress_of
+    from .diffusion.sampler import Sampler
 
-    finish(
-        progress_of(
-            classes,
-            out,
-            per_class=per_class,
-            embedding=embedding,
-            model=model,
-            prompt=prompt,
-            negative=negative,
-            guidance=guidance,
-            steps=steps,
-            scheduler=scheduler,
-            size=size,
-            batch=batch,
-            seed=seed,
-            device=device,
-            dtype=precision,
-            format=format,
-            quality=quality,
-            workers=workers,
-        ),
-        "generate",
-        out,
-    )
+    sampler = Sampler(model, embedding, negative, guidance, steps, scheduler, size, device, precision)
+    options: dict[str, Any] = {"format": format, "quality": quality, "workers": workers}
+    images = progress_of(classes, out, sampler, per_class=per_class, prompt=prompt, batch=batch, seed=seed, **options)
+    finish(images, "generate", out)
 
 
 def restyle(
@@ -163,30 +149,12 @@ def restyle(
     Example: stylize restyle style.safetensors patterns restyled --strength 0.4
     """
     from .diffusion.restyle import restyle as progress_of
+    from .diffusion.sampler import Sampler
 
-    finish(
-        progress_of(
-            embedding,
-            synthetic,
-            out,
-            model=model,
-            prompt=prompt,
-            negative=negative,
-            strength=strength,
-            guidance=guidance,
-            steps=steps,
-            scheduler=scheduler,
-            size=size,
-            seed=seed,
-            device=device,
-            dtype=precision,
-            format=format,
-            quality=quality,
-            workers=workers,
-        ),
-        "restyle",
-        out,
-    )
+    sampler = Sampler(model, embedding, negative, guidance, steps, scheduler, size, device, precision)
+    options: dict[str, Any] = {"format": format, "quality": quality, "workers": workers}
+    images = progress_of(synthetic, out, sampler, prompt=prompt, strength=strength, seed=seed, **options)
+    finish(images, "restyle", out)
 
 
 COMMANDS = (invert, generate, restyle)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 
@@ -19,11 +20,13 @@ from test_stylize_diffusion_invert import SAMPLES, build
 
 from metrics.errors import InputError
 from metrics.images import open_images
-from stylize.diffusion.generate import Generate, generate
+from stylize.diffusion.generate import Generate
+from stylize.diffusion.generate import generate as generate_with
 from stylize.diffusion.invert import invert
 from stylize.diffusion.pipeline import SCHEDULERS, load_pipeline
 from stylize.diffusion.placeholder import read_embedding
-from stylize.diffusion.restyle import restyle
+from stylize.diffusion.restyle import restyle as restyle_with
+from stylize.diffusion.sampler import Sampler
 
 pytestmark = SAMPLES
 OPTIONS = {"per_class": 3, "steps": 2, "guidance": 3.0, "batch": 2}
@@ -48,6 +51,20 @@ def embedding(tmp_path):
     path = tmp_path / "learned_embeds.safetensors"
     save_file({"<look>": torch.randn(2, 8, generator=torch.Generator().manual_seed(1))}, path, {"format": "pt"})
     return path
+
+
+def generate(classes, out, **options):
+    return generate_with(classes, out, take_sampler(options), **options)
+
+
+def restyle(embedding, synthetic, out, **options):
+    options["embedding"] = embedding
+    return restyle_with(synthetic, out, take_sampler(options), **options)
+
+
+def take_sampler(options):
+    names = [field.name for field in fields(Sampler) if field.name in options]
+    return Sampler(**{name: options.pop(name) for name in names})
 
 
 def pixels(folder):
@@ -120,9 +137,11 @@ def test_every_scheduler_samples(model, classes, tmp_path, scheduler):
 
 
 def test_class_wise_embeddings_are_chosen_by_class(folder, picture, model, classes, tmp_path):
-    real = folder("real", {f"{label}/0.png": picture() for label in ("coat", "ankle boot")})
+    labels = ("coat", "ankle boot", "kinds/boot", "kinds-boot")  # the last two differ in a slash only
+    real = folder("real", {f"{label}/0.png": picture() for label in labels})
     list(invert(real, tmp_path / "e", model=model, mode="class-wise", steps=1, batch=1))
     list(generate(classes, tmp_path / "out", model=model, embedding=tmp_path / "e", **{**OPTIONS, "per_class": 1}))
+    assert (tmp_path / "e/kinds/boot.safetensors").is_file() and (tmp_path / "e/kinds-boot.safetensors").is_file()
     prompts = {row["label"]: row["prompt"] for row in rows(tmp_path / "out")}
     assert prompts["coat"].endswith("<style-coat>") and "<style-ankle-boot-" in prompts["ankle boot"]
     classes.write_text("bag\n")
@@ -132,9 +151,12 @@ def test_class_wise_embeddings_are_chosen_by_class(folder, picture, model, class
 
 def test_restyling_keeps_keys_and_labels_and_little_noise_keeps_the_image(folder, picture, model, embedding, tmp_path):
     synthetic = folder("patterns", {"a/0.png": picture(0, 32, 32), "b/1.png": picture(1, 40, 48), "b/2.png": b"torn"})
+    (synthetic / "metadata.jsonl").write_text('{"file_name": "a/0.png", "weather": "rain", "seed": 7}\n')
     list(restyle(embedding, synthetic, tmp_path / "out", model=model, steps=4, strength=0.3))
-    assert [row["label"] for row in rows(tmp_path / "out")] == ["a", "b"]
-    assert rows(tmp_path / "out")[0]["prompt"] == "A photo in the style of <look>"
+    row, other = rows(tmp_path / "out")
+    assert (row["file_name"], row["source"], row["label"], other["label"]) == ("a/0.png", "a/0.png", "a", "b")
+    assert (row["prompt"], row["method"], row["strength"]) == ("A photo in the style of <look>", "restyle", 0.3)
+    assert row["weather"] == "rain" and row["source_seed"] == 7 and row["seed"] != 7  # the input's columns are kept
     assert "b/2" in (tmp_path / "out/errors.jsonl").read_text()
     list(restyle(embedding, synthetic, tmp_path / "more", model=model, steps=4, strength=1.0))
     pipeline = load_pipeline(model)  # its autoencoder is random: compare with what it makes of the image itself
@@ -163,6 +185,7 @@ def test_bad_input_is_refused_before_sampling(folder, picture, model, classes, e
         ({"size": 33}, "multiple of 4"),
         ({"embedding": tmp_path / "none.safetensors"}, "cannot be read"),
         ({"prompt": "very " * 80 + "{class}"}, "cut off"),
+        ({"prompt": "A good photo"}, "same for the classes 'coat' and 'ankle boot'"),
     ]
     for options, message in cases:
         with pytest.raises(InputError, match=message):
@@ -181,6 +204,11 @@ def test_bad_input_is_refused_before_sampling(folder, picture, model, classes, e
         with pytest.raises(InputError, match=message):
             list(restyle(embedding, synthetic, out, model=model, **options))
     assert not out.exists()
+    with pytest.raises(InputError, match="inside the input folder"):
+        list(restyle(embedding, folder("fine", {"0.png": picture()}), tmp_path / "fine/out", model=model))
+    (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
+    with pytest.raises(InputError, match="UTF-8"):
+        list(generate(tmp_path / "latin.txt", out, model=model))
 
 
 @pytest.mark.slow

@@ -2,13 +2,14 @@
 
 import csv
 import json
+import shutil
 from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 pytest.importorskip("diffusers")
 
@@ -185,6 +186,13 @@ def test_an_interrupted_run_gives_the_bits_of_an_uninterrupted_one(real, model, 
     assert list(invert(real, tmp_path / "part.safetensors", **options)) == []  # finished
 
 
+def test_accumulated_passes_are_one_larger_batch(real, model, tmp_path):
+    learn(real, tmp_path / "whole.safetensors", model, batch=4)
+    learn(real, tmp_path / "parts.safetensors", model, batch=1, accumulate=4)
+    whole, parts = (read_embedding(tmp_path / f"{name}.safetensors")[1] for name in ("whole", "parts"))
+    assert torch.allclose(whole, parts, atol=1e-4)
+
+
 @pytest.mark.parametrize(("name", "value"), [("rate", 0.1), ("seed", 1), ("initialiser", "photo"), ("batch", 1)])
 def test_resuming_with_another_setting_is_refused_by_its_name(real, model, tmp_path, name, value):
     out = tmp_path / "e.safetensors"
@@ -247,6 +255,7 @@ def test_style_mode_needs_no_labels_and_validation_sheets_are_written(folder, pi
 BAD = {
     "upper case": ({"token": "<Style>"}, "Use '<style>'"),
     "a word of the model": ({"token": "photo"}, "already in the model's vocabulary"),
+    "not composed": ({"token": "<cafe\u0301>"}, "signs that tokenizers turn"),
     "two words": ({"token": "my style"}, "one word without spaces"),
     "initialiser of several tokens": ({"initialiser": "impressionism"}, "has to be one"),
     "initialiser that is nothing": ({"initialiser": ""}, "has to be one"),
@@ -270,9 +279,13 @@ def test_bad_options_are_one_clear_error_before_any_step(real, model, tmp_path, 
 
 def test_bad_images_and_labels_are_refused_by_name(folder, picture, model, tmp_path):
     out = tmp_path / "e.safetensors"
+    whole = (folder("whole", {"0.png": picture()}) / "0.png").read_bytes()
+    torn = whole[: len(whole) // 2]  # its size can be read, its pixels cannot
     sets = {
         "one class": ({"coat/0.png": picture()}, "all images are of one class"),
         "not an image": ({"coat/0.png": b"text", "bag/0.png": picture()}, "coat/0.png"),
+        "torn": ({"coat/0.png": picture(), "bag/0.png": torn}, "bag/0.png: damaged"),
+        "no letters": ({"_/0.png": picture(), "bag/0.png": picture()}, "breaks the prompt"),
         "braces": ({"co{at}/0.png": picture(), "bag/0.png": picture()}, "breaks the prompt"),
         "numbers": (
             {"0.png": picture(), "1.png": picture(), "metadata.jsonl": b'{"file_name": "0.png", "label": 3}\n'},
@@ -284,14 +297,16 @@ def test_bad_images_and_labels_are_refused_by_name(folder, picture, model, tmp_p
     for name, (images, message) in sets.items():
         with pytest.raises(InputError, match=message):
             next(invert(folder(name, images), out, model=model))
+    outside = folder("outside", {"0.png": picture()})
+    (outside / "metadata.jsonl").write_text('{"file_name": "0.png", "label": "../../up"}\n')
+    with pytest.raises(InputError, match="name of a folder"):
+        next(invert(outside, tmp_path / "files", model=model, mode="class-wise"))
     out.write_bytes(b"somebody's")
     with pytest.raises(InputError, match="Name another file"):
         next(invert(folder("fine", {"coat/0.png": picture(), "bag/0.png": picture()}), out, model=model))
 
 
 def test_models_that_cannot_serve_are_refused_with_the_reason(model, tmp_path, monkeypatch):
-    import shutil
-
     def changed(name, **index):
         folder = tmp_path / name
         shutil.copytree(model, folder)
@@ -316,12 +331,35 @@ def test_models_that_cannot_serve_are_refused_with_the_reason(model, tmp_path, m
     weights.write_bytes(weights.read_bytes()[:2000])
     single = tmp_path / "v1-5.safetensors"
     single.write_bytes(b"x")
-    cases += [(half, "unet/ lacks its weights"), (pickled, "pickled"), (torn, "cannot be loaded")]
+    mute = changed("mute")
+    shutil.rmtree(mute / "tokenizer")  # diffusers alone would load it with an empty tokenizer
+    still = changed("still")
+    shutil.rmtree(still / "scheduler")
+    holed = changed("holed")
+    weights = next((holed / "unet").glob("*.safetensors"))
+    save_file(dict(list(load_file(weights).items())[1:]), weights, {"format": "pt"})
+    cases += [(half, r"unet/\*\.safetensors is missing"), (pickled, "pickled"), (torn, "cannot be loaded")]
+    cases += [(mute, "tokenizer/vocab.json is missing"), (still, "scheduler_config.json is missing")]
+    cases += [(holed, "cannot be loaded")]
     for name, message in [*cases, (single, "single-file"), (tmp_path, "model_index.json: not found")]:
         with pytest.raises(InputError, match=message):
             load_pipeline(name)
     with pytest.raises(InputError, match="dtype"):
         load_pipeline(model, dtype="float8")
+
+
+def test_a_half_downloaded_model_of_the_hub_is_refused_and_a_whole_one_loads_without_network(
+    model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    held, commit = tmp_path / "models--owner--name", "0" * 40
+    (held / "refs").mkdir(parents=True)
+    (held / "refs/main").write_text(commit)
+    shutil.copytree(model, held / "snapshots" / commit)
+    assert fingerprint(load_pipeline("owner/name")) == fingerprint(load_pipeline(model))
+    shutil.rmtree(held / "snapshots" / commit / "tokenizer")
+    with pytest.raises(InputError, match=r"tokenizer/vocab\.json is missing"):
+        load_pipeline("owner/name")
 
 
 def test_padding_and_the_end_token_survive_an_added_token(model):

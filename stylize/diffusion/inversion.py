@@ -17,21 +17,20 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save
 
 from metrics.errors import InputError
-from metrics.images import Crop, ImageError, Item, cut
-from metrics.seed import generator, seed_for
+from metrics.images import Item
+from metrics.seed import seed_for
 
 from ..job import write_atomically
-from .pipeline import DTYPES, require_diffusers, set_scheduler
+from .denoising import DenoisingLoss
+from .pipeline import DTYPES, set_scheduler
 from .placeholder import add_token, initialiser_id, prompt_ids, save_embedding
 from .prompts import fill
 
-FIXED = 8  # samples of the loss curve, their times evenly spaced
 POINTS = 50  # of the loss curve
 VALIDATION_IMAGES, VALIDATION_STEPS, VALIDATION_GUIDANCE = 4, 25, 5.0
 
@@ -89,7 +88,7 @@ class Inversion:
         out: Path,
         accelerator: Any,
     ) -> None:
-        self.pipeline, self.items, self.settings, self.accelerator = pipeline, items, settings, accelerator
+        self.pipeline, self.settings, self.accelerator = pipeline, settings, accelerator
         self.config, self.out, self.state = dict(config), out, out.with_name(out.name + ".training")
         self.finished = _finished(out, self.state, self.config)
         rows = pipeline.text_encoder.get_input_embeddings().weight
@@ -97,9 +96,16 @@ class Inversion:
         self.ids = add_token(pipeline, settings.token, start.expand(settings.vectors, -1))
         self.prompts = {label: fill(template, label, settings.token) for label in dict.fromkeys(labels)}
         encoded = {label: prompt_ids(pipeline, prompt, self.ids) for label, prompt in self.prompts.items()}
-        self.encoded = torch.tensor([encoded[label] for label in labels])
+        self.loss = DenoisingLoss(
+            pipeline,
+            items,
+            torch.tensor([encoded[label] for label in labels]),
+            settings.size,
+            settings.seed,
+            DTYPES[settings.precision],
+            accelerator.device,
+        )
         self.vectors = torch.nn.Parameter(start.repeat(settings.vectors, 1).to(accelerator.device))
-        self.moments: dict[int, tuple[torch.Tensor, torch.Tensor | float]] = {}
         self.curve: list[dict[str, float]] = []
         self.step = 0
 
@@ -134,10 +140,6 @@ class Inversion:
         self.pipeline.unet.to(device, dtype)
         self.pipeline.vae.to(device, dtype)
         self.pipeline.text_encoder.to(device, torch.float32)
-        self.noise_levels = require_diffusers().DDPMScheduler.from_config(self.pipeline.scheduler.config)
-        kind = self.noise_levels.config.prediction_type
-        if kind not in ("epsilon", "v_prediction"):
-            raise InputError(f"the model predicts {kind!r}. Expected 'epsilon' or 'v_prediction'.")
 
     def _advance(self, optimiser: torch.optim.Optimizer) -> float:
         settings, accelerator = self.settings, self.accelerator
@@ -148,7 +150,7 @@ class Inversion:
         for passed in range(settings.accumulate):
             first = (self.step * settings.accumulate + passed) * accelerator.num_processes + accelerator.process_index
             numbers = range(first * settings.batch, (first + 1) * settings.batch)
-            loss = self._loss([self._sample(number) for number in numbers])
+            loss = self.loss([self.loss.sample(number) for number in numbers])
             accelerator.backward(loss / settings.accumulate)
             losses.append(loss.detach())
         assert self.vectors.grad is not None
@@ -163,73 +165,19 @@ class Inversion:
         self.step += 1
         return mean
 
-    def _sample(self, number: int) -> tuple[int, int, np.random.Generator]:
-        """Image and time of the sample ``number`` of the run: every epoch is a permutation of the images."""
-        epoch, place = divmod(number, len(self.items))
-        order = generator(self.settings.seed, "epoch", str(epoch)).permutation(len(self.items))
-        draw = generator(self.settings.seed, "inversion", str(number))
-        return int(order[place]), int(draw.integers(0, self.noise_levels.config.num_train_timesteps)), draw
-
-    def _fixed_samples(self) -> list[tuple[int, int, np.random.Generator]]:
-        draw = generator(self.settings.seed, "curve", "")
-        times = np.linspace(0, self.noise_levels.config.num_train_timesteps, FIXED, endpoint=False).astype(int)
-        images = draw.integers(0, len(self.items), FIXED)
-        return [(int(image), int(time), draw) for image, time in zip(images, times, strict=True)]
-
-    def _loss(self, samples: Sequence[tuple[int, int, np.random.Generator]]) -> torch.Tensor:
-        """Mean squared error of the predicted noise (or velocity), as the model was trained."""
-        device, vae = self.accelerator.device, self.pipeline.vae
-        latents, noises = [], []
-        for image, _, draw in samples:
-            mean, spread = self._moments(image)
-            grain, noise = (torch.from_numpy(draw.standard_normal(mean.shape, dtype=np.float32)) for _ in range(2))
-            latents.append((mean + spread * grain) * vae.config.scaling_factor)
-            noises.append(noise)
-        clean, noise = torch.stack(latents).to(device), torch.stack(noises).to(device)
-        times = torch.tensor([time for _, time, _ in samples], device=device)
-        noisy = self.noise_levels.add_noise(clean, noise, times)
-        ids = self.encoded[[image for image, _, _ in samples]].to(device)
-        dtype = DTYPES[self.settings.precision]
-        text = self.pipeline.text_encoder(ids)[0].to(dtype)
-        guess = self.pipeline.unet(noisy.to(dtype), times, encoder_hidden_states=text).sample.float()
-        velocity = self.noise_levels.config.prediction_type == "v_prediction"
-        target = self.noise_levels.get_velocity(clean, noise, times) if velocity else noise
-        return F.mse_loss(guess, target)
-
-    @torch.no_grad()
-    def _moments(self, index: int) -> tuple[torch.Tensor, torch.Tensor | float]:
-        """Mean and standard deviation of the latents of an image, ``float32 [C,h,w]``; kept in memory."""
-        if index not in self.moments:
-            try:
-                pixels = fit(self.items[index].read(), self.settings.size)
-            except ImageError as error:
-                raise InputError(f"{self.items[index].location}: {error}. Repair or remove this image.") from error
-            image = (torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1).to(self.accelerator.device)
-            encoded = self.pipeline.vae.encode(image.to(self.pipeline.vae.dtype))
-            if hasattr(encoded, "latents"):  # AutoencoderTiny has no posterior
-                self.moments[index] = (encoded.latents[0].float().cpu(), 0.0)
-            else:
-                posterior = encoded.latent_dist
-                self.moments[index] = (posterior.mean[0].float().cpu(), posterior.std[0].float().cpu())
-        return self.moments[index]
-
     def _replace_rows(self, _: torch.nn.Module, arguments: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
         for number, row in zip(self.ids, self.vectors, strict=True):
             output = torch.where((arguments[0] == number)[..., None], row.to(output.dtype), output)
         return output
 
-    @torch.no_grad()
     def _measure(self, loss: float) -> None:
-        samples, batch = self._fixed_samples(), self.settings.batch
-        parts = [samples[start : start + batch] for start in range(0, FIXED, batch)]
-        fixed = sum(float(self._loss(part)) * len(part) for part in parts) / FIXED
-        norm = self.vectors.norm(dim=1).mean()
-        self.curve.append({"step": self.step, "loss": loss, "fixed_loss": fixed, "norm": float(norm)})
+        fixed, norm = self.loss.fixed(self.settings.batch), float(self.vectors.detach().norm(dim=1).mean())
+        self.curve.append({"step": self.step, "loss": loss, "fixed_loss": fixed, "norm": norm})
 
     def _save(self, optimiser: torch.optim.Optimizer) -> None:
         if not self.accelerator.is_main_process:
             return
-        kept = {f"adam/{name}": value for name, value in optimiser.state_dict()["state"][0].items()}
+        kept = {f"adam/{name}": value for name, value in optimiser.state_dict()["state"].get(0, {}).items()}
         kept = {name: torch.as_tensor(value).detach().cpu().contiguous() for name, value in kept.items()}
         kept["vectors"] = self.vectors.detach().cpu().contiguous()
         header = {"step": str(self.step), "config": json.dumps(self.config), "curve": json.dumps(self.curve)}
@@ -283,13 +231,6 @@ class Inversion:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             self.state.unlink(missing_ok=True)
-
-
-def fit(image: np.ndarray, size: int) -> np.ndarray:
-    """``uint8 [H,W,3]`` to ``uint8 [size,size,3]``: the central square, resized; nothing is stretched."""
-    height, width = image.shape[:2]
-    side = min(height, width)
-    return cut(image, Crop((width - side) // 2, (height - side) // 2, side, size))
 
 
 def _finished(out: Path, state: Path, config: Mapping[str, Any]) -> bool:

@@ -13,21 +13,22 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from metrics.errors import InputError
 from metrics.extractors.extractor import check_device
-from metrics.images import ImageError, ImageSet, Item, open_images
+from metrics.images import ImageSet, open_images
 from metrics.registry import unknown
 
 from ..apply import content_digest
+from .denoising import read
 from .inversion import Inversion, Settings, Step
 from .pipeline import DTYPES, TINY, check_size, fingerprint, load_pipeline
 from .placeholder import check_token, initialiser_id
-from .prompts import PROMPT, STYLE_PROMPT, check_label
+from .prompts import PROMPT, STYLE_PROMPT, check_folder_name, check_label
 
 MODES = {
     "dsi": "one token for the dataset; the class name is in the prompt (Li et al.)",
@@ -63,7 +64,7 @@ def invert(
     ``load_textual_inversion``. Beside it: ``OUT.csv``, the loss on a fixed batch, noise and times; sheets of validation
     images, if asked for; and until the end ``OUT.training``, from which the same call continues to the same bits (but
     with float16, whose loss scale starts anew). In the mode ``class-wise`` OUT is a folder of ``<class>.safetensors``.
-    Under ``accelerate launch`` (GPUs) or ``torchrun`` (CPUs) the processes share every step.
+    Under ``accelerate launch`` or ``torchrun`` the processes share every step, on CPUs too.
 
     Args:
         real: folder of real images; labels come from its folders or its ``metadata.jsonl``.
@@ -93,40 +94,39 @@ def invert(
     settings = Settings(token, initialiser, vectors, steps, batch, accumulate, rate, warm_up, 0, seed, precision)
     _check(out, mode, settings, save_every, validate_every)
     images = open_images(real)
-    templates = {"dsi": PROMPT, "style": STYLE_PROMPT, "class-wise": PROMPT}
     labels = [""] * len(images) if mode == "style" else _labels(images, mode)
-    _check_images(images)
+    for item in images:
+        read(item)  # whatever cannot be decoded is found now, not hours later
     check_device(device)
     pipeline = load_pipeline(model)
     accelerator = _accelerator(device, precision)
     settings = replace(settings, size=check_size(pipeline, size))
-    for name in {token, *([class_token(token, label) for label in labels] if mode == "class-wise" else [])}:
+    template = STYLE_PROMPT if mode == "style" else PROMPT
+    config = {"mode": mode, "prompt": template, "model": fingerprint(pipeline), "images": content_digest(images)}
+    config |= asdict(settings) | {"processes": accelerator.num_processes}
+    targets = {class_token(token, label): out / f"{label}.safetensors" for label in sorted(set(labels))}
+    parts = [[item for item in images if item.label == label] for label in sorted(set(labels))]
+    if mode != "class-wise":
+        targets, parts = {token: out}, [list(images)]
+    for name in {token, *targets}:
         check_token(pipeline.tokenizer, name, vectors)
     initialiser_id(pipeline.tokenizer, initialiser)
-    config = {"mode": mode, "prompt": templates[mode], "model": fingerprint(pipeline), "images": content_digest(images)}
-    config |= asdict(settings) | {"processes": accelerator.num_processes}
-    jobs = [(out, token, list(images), labels)]
-    if mode == "class-wise":
-        jobs = [
-            (
-                out / f"{label.replace('/', '-')}.safetensors",
-                class_token(token, label),
-                *_of_class(images, labels, label),
-            )
-            for label in sorted(set(labels))
-        ]
     runs = [
-        Inversion(pipeline, items, own, templates[mode], replace(settings, token=name), config, file, accelerator)
-        for file, name, items, own in jobs
+        Inversion(
+            pipeline,
+            items,
+            ["" if mode == "style" else str(item.label) for item in items],
+            template,
+            replace(settings, token=name),
+            config,
+            file,
+            accelerator,
+        )
+        for (name, file), items in zip(targets.items(), parts, strict=True)
     ]  # every prompt is checked before anything is computed
     for number, run in enumerate(runs):
         for step in run.train(save_every, validate_every):
             yield replace(step, done=step.done + number * steps, total=len(runs) * steps)
-
-
-def _of_class(images: ImageSet, labels: Sequence[str], label: str) -> tuple[list[Item], list[str]]:
-    items = [item for item, own in zip(images, labels, strict=True) if own == label]
-    return items, [label] * len(items)
 
 
 def class_token(token: str, label: str) -> str:
@@ -167,20 +167,15 @@ def _labels(images: ImageSet, mode: str) -> list[str]:
             "needs no classes."
         )
     labels = [check_label(label) for label in images.labels]
+    if mode == "class-wise":
+        for label in labels:
+            check_folder_name(label)
     if mode == "dsi" and len(set(labels)) == 1:
         raise InputError(
             f"{images.root}: all images are of one class, {labels[0]!r}: what they share is the class as much as the "
             "style, and the token would hold both. Add classes, or say --mode style or --mode class-wise."
         )
     return labels
-
-
-def _check_images(images: ImageSet) -> None:
-    for item in images:
-        try:
-            item.dimensions()
-        except ImageError as error:
-            raise InputError(f"{item.location}: {error}. Repair or remove this image.") from error
 
 
 def _accelerator(device: str, precision: str) -> Any:

@@ -24,6 +24,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 NETWORKS = ("text_encoder", "unet", "vae")
 CLASSES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+DROPPED = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}  # not downloaded, not loaded
 SCHEDULERS = {
     "dpm++": ("DPMSolverMultistepScheduler", {}),
     "dpm++-karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
@@ -53,24 +54,23 @@ def load_pipeline(model: str | Path = TINY, *, device: str = "cpu", dtype: str =
         raise unknown("dtype", dtype, DTYPES)
     check_device(device)
     diffusers = require_diffusers()
-    folder = _local(model)
-    index = _read_index(folder / "model_index.json") if folder else _fetch_index(str(model))
-    _check_kind(str(model), index)
-    if folder:
-        _check_complete(folder, index)
     _quieten()
-    options: dict[str, Any] = {"dtype": DTYPES[dtype], "use_safetensors": True, "safety_checker": None}
-    options |= {"feature_extractor": None, "requires_safety_checker": False}
-    if "image_encoder" in index:
-        options["image_encoder"] = None
+    local = _local(model)
+    folder = local or _download(str(model))
+    index = _read_index(folder / "model_index.json")
+    _check_kind(str(model), index)
+    _check_complete(folder)
+    options: dict[str, Any] = {name: None for name in DROPPED if name in index or name != "image_encoder"}
+    options |= {"dtype": DTYPES[dtype], "use_safetensors": True, "requires_safety_checker": False}
     try:
-        pipeline = diffusers.StableDiffusionPipeline.from_pretrained(folder or str(model), **options)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:  # of the hub, the files and their shapes
-        raise InputError(_cannot_load(str(model), error)) from error
-    for name in NETWORKS:
-        getattr(pipeline, name).eval().requires_grad_(False)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
+        pipeline = diffusers.StableDiffusionPipeline.from_pretrained(folder, **options)
+        for name in NETWORKS:
+            getattr(pipeline, name).eval().requires_grad_(False)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline.to(device)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:  # of the files and their shapes
+        advice = "Save or download it again" if local else "Delete it from the cache of the hub and repeat the command"
+        raise InputError(f"{folder}: cannot be loaded ({_first_line(error)}). {advice}.") from error
 
 
 def _quieten() -> None:
@@ -171,15 +171,18 @@ def _read_index(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not JSON ({error}). Download the model again.") from error
 
 
-def _fetch_index(model: str) -> dict[str, Any]:
+def _download(model: str) -> Path:
+    """The folder in the hub's cache; the kind is checked before gigabytes of weights come."""
     from huggingface_hub import hf_hub_download
 
     try:
-        return _read_index(Path(hf_hub_download(model, "model_index.json")))
-    except (OSError, ValueError) as error:
+        _check_kind(model, _read_index(Path(hf_hub_download(model, "model_index.json"))))
+        kind = require_diffusers().StableDiffusionPipeline
+        return Path(kind.download(model, use_safetensors=True, **DROPPED))
+    except (OSError, ValueError) as error:  # all errors of the hub are
         if isinstance(error, InputError):
             raise
-        raise InputError(_cannot_load(model, error)) from error
+        raise InputError(_cannot_download(model, error)) from error
 
 
 def _check_kind(model: str, index: Mapping[str, Any]) -> None:
@@ -202,29 +205,41 @@ def _absent(index: Mapping[str, Any], component: str) -> bool:
     return not any(index.get(component) or [])
 
 
-def _check_complete(folder: Path, index: Mapping[str, Any]) -> None:
+def _check_complete(folder: Path) -> None:
     for name in NETWORKS:
-        config, weights = folder / name / "config.json", [p for ext in WEIGHTS for p in (folder / name).glob(ext)]
-        if not config.is_file() or not weights:
+        _need(folder, f"{name}/config.json")
+        if not any(path for pattern in WEIGHTS for path in (folder / name).glob(pattern)):
             pickled = sorted((folder / name).glob("*.bin"))
-            if config.is_file() and pickled:
+            if pickled:
                 raise InputError(
                     f"{pickled[0]}: pickled weights, which can run code when loaded, are not read. Save them again "
                     "with save_pretrained(FOLDER, safe_serialization=True)."
                 )
-            lacking = "its weights (*.safetensors)" if config.is_file() else config.name
-            raise InputError(
-                f"{folder}: incomplete, {name}/ lacks {lacking}. Was a download interrupted? "
-                "Repeat it: huggingface-cli download OWNER/NAME --local-dir FOLDER"
-            )
+            _need(folder, f"{name}/*.safetensors")
+    _need(folder, "scheduler/scheduler_config.json")
+    if not (folder / "tokenizer" / "tokenizer.json").is_file():  # without either, an empty tokenizer would be made
+        _need(folder, "tokenizer/vocab.json")
+        _need(folder, "tokenizer/merges.txt")
 
 
-def _cannot_load(model: str, error: Exception) -> str:
-    first = (str(error) or type(error).__name__).strip().splitlines()[0][:200]
+def _need(folder: Path, name: str) -> None:
+    if not (folder / name).is_file():
+        raise InputError(
+            f"{folder}: incomplete, {name} is missing. Was a download interrupted? Repeat it: "
+            "hf download OWNER/NAME --local-dir FOLDER"
+        )
+
+
+def _cannot_download(model: str, error: Exception) -> str:
     if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON"):
         advice = "HF_HUB_OFFLINE is set: unset it to download"
     else:
         advice = "check the name and the network, or repeat the command to finish an interrupted download"
     return (
-        f"{model}: cannot be loaded ({first}). {advice}; or name a folder, or --model {TINY}, which needs no network."
+        f"{model}: cannot be loaded ({_first_line(error)}). {advice}; or name a folder, or --model {TINY}, which needs "
+        "no network."
     )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0][:200]

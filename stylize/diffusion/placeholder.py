@@ -7,6 +7,7 @@ whose key is the placeholder. Several vectors stand for token, token_1, token_2,
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,11 @@ def check_token(tokenizer: Any, token: str, vectors: int) -> None:
         raise InputError(f"vectors = {vectors}: expected at least 1.")
     if not token or any(letter.isspace() for letter in token):
         raise InputError(f"placeholder {token!r}: expected one word without spaces, e.g. <my-style>")
-    if token != token.lower():
+    normal = unicodedata.normalize("NFC", token.lower())
+    if token != normal:
         raise InputError(
-            f"placeholder {token!r}: has upper-case letters, which tokenizers turn into lower case when the file is "
-            f"loaded; all but the first vector would be lost. Use {token.lower()!r}."
+            f"placeholder {token!r}: has upper-case letters or signs that tokenizers turn into others when the file is "
+            f"loaded; all but the first vector would be lost. Use {normal!r}."
         )
     known = tokenizer.get_vocab()
     for name in token_names(token, vectors):

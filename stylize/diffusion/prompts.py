@@ -33,9 +33,15 @@ def check_label(label: object) -> str:
             f"label {label!r}: a prompt needs the name of the class. Use folders named after the classes, or write "
             "names into the column 'label' of metadata.jsonl."
         )
-    if not label.strip() or any(mark in label for mark in "{}\n\r\t") or not label.isprintable():
+    if not label.replace("_", " ").strip() or any(mark in label for mark in "{}") or not label.isprintable():
         raise InputError(f"class name {label!r}: breaks the prompt. Expected printable words without braces.")
     return label
+
+
+def check_folder_name(label: str) -> None:
+    """Raises InputError when a file below a folder cannot be named after the class; ``a/b`` is a folder in a folder."""
+    if label.startswith((".", "/")) or "\\" in label or ".." in Path(label).parts:
+        raise InputError(f"class name {label!r}: cannot be the name of a folder. Rename it.")
 
 
 def read_classes(source: str | Path) -> list[str]:
@@ -50,7 +56,7 @@ def read_classes(source: str | Path) -> list[str]:
         if None in names:
             raise InputError(f"{path}: has images without a label. Expected one folder per class.")
     elif path.is_file():
-        names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        names = _lines(path)
     else:
         raise InputError(f"{path}: no such file. Expected a text file with one class name a line, or an ImageFolder.")
     if not names:
@@ -60,6 +66,12 @@ def read_classes(source: str | Path) -> list[str]:
         twice = next(name for name in checked if checked.count(name) > 1)
         raise InputError(f"{path}: names the class {twice!r} twice. Remove one.")
     for name in checked:
-        if name.startswith((".", "/")) or "\\" in name or ".." in Path(name).parts:
-            raise InputError(f"class name {name!r}: cannot be the name of a folder. Rename it.")
+        check_folder_name(name)
     return checked
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file in UTF-8. Expected one class name a line.") from error

@@ -18,37 +18,47 @@ from metrics.registry import unknown
 from .. import __version__
 from ..data.encode import SUFFIXES, encode
 from ..job import Failure, Image
-from .pipeline import SCHEDULERS, check_size, fingerprint, load_pipeline, set_scheduler
+from .pipeline import SCHEDULERS, TINY, check_size, fingerprint, load_pipeline, set_scheduler
 from .placeholder import prompt_ids, use_embedding
 from .prompts import check_template, fill
 
-GUIDANCE, STEPS, SCHEDULER = 5.0, 25, "dpm++"  # ours: the paper states none of the three
+DESCRIBED = ("dtype", "scheduler", "steps", "guidance", "negative")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Sampler:
-    """Loaded once per process, and sent to other processes without what it has loaded.
+    """How images are drawn. Loaded once per process, and sent to other processes without what it has loaded.
+
+    Guidance 5, 25 steps and the scheduler are ours: Li et al. state none of the three.
 
     Attributes:
         model: see :func:`stylize.diffusion.pipeline.load_pipeline`; device and dtype too.
-        embedding: a file, a folder of one per class, or None.
-        scheduler: one of :data:`stylize.diffusion.pipeline.SCHEDULERS`.
-        steps: sampling steps.
-        guidance: scale of classifier-free guidance; 1 switches it off.
+        embedding: file from :func:`stylize.diffusion.invert.invert`; a folder of them, one per class, from its mode
+            ``class-wise``; None: no placeholder.
         negative: what the images should not show.
+        guidance: scale of classifier-free guidance, 0 to 100; 1 switches it off.
+        steps: sampling steps, at least 1; a restyling of strength s takes s of them.
+        scheduler: one of :data:`stylize.diffusion.pipeline.SCHEDULERS`.
+        size: side in pixels; None: that of the model.
+        device: e.g. ``cuda``.
+        dtype: ``float32``, ``float16`` or ``bfloat16``.
+
+    Raises:
+        InputError: a number out of range or an unknown scheduler, at once; an unsuitable model, embedding or size, when
+            first used.
     """
 
-    model: str | Path
-    embedding: Path | None
-    device: str
-    dtype: str
-    scheduler: str
-    steps: int
-    guidance: float
-    negative: str
+    model: str | Path = TINY
+    embedding: str | Path | None = None
+    negative: str = ""
+    guidance: float = 5.0
+    steps: int = 25
+    scheduler: str = "dpm++"
+    size: int | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
 
-    def check(self) -> None:
-        """Raises InputError for numbers that no sampler takes; before anything is loaded."""
+    def __post_init__(self) -> None:
         if not 0 <= self.guidance <= 100 or self.steps < 1:
             raise InputError(
                 f"guidance = {self.guidance}, steps = {self.steps}: expected guidance 0 to 100 and at least 1 step."
@@ -57,12 +67,13 @@ class Sampler:
             raise unknown("scheduler", self.scheduler, SCHEDULERS)
 
     @cached_property
-    def _loaded(self) -> tuple[Any, str, dict[str, tuple[str, list[int]]]]:
-        pipeline = load_pipeline(self.model, device=self.device, dtype=self.dtype)
-        digest = fingerprint(pipeline)
-        tokens = {path.stem: use_embedding(pipeline, path) for path in embedding_files(self.embedding)}
+    def _loaded(self) -> tuple[Any, dict[str, Any], dict[str, tuple[str, list[int]]]]:
+        pipeline, files = load_pipeline(self.model, device=self.device, dtype=self.dtype), self.files()
+        model = fingerprint(pipeline)
+        tokens = {name: use_embedding(pipeline, path) for name, path in files.items()}
+        digests = {"model": model, "embedding": [sha256(path) for path in files.values()]}
         set_scheduler(pipeline, self.scheduler)
-        return pipeline, digest, tokens
+        return pipeline, digests, tokens
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_loaded"}
@@ -72,32 +83,46 @@ class Sampler:
         """The pipeline, with the embedding's tokens and the scheduler."""
         return self._loaded[0]
 
+    @property
+    def side(self) -> int:
+        """The side of the images in pixels."""
+        return check_size(self.pipeline, self.size)
+
+    @property
+    def class_wise(self) -> bool:
+        """Whether every class has an embedding of its own."""
+        return self.embedding is not None and Path(self.embedding).is_dir()
+
+    def files(self) -> dict[str, Path]:
+        """The files of the embedding: none, itself as '', or by class those in the folder of a class-wise one."""
+        if self.embedding is None:
+            return {}
+        path = Path(self.embedding)
+        if not path.is_dir():
+            return {"": path}
+        found = sorted(path.rglob("*.safetensors"))
+        files = {file.relative_to(path).with_suffix("").as_posix(): file for file in found}
+        if not files:
+            raise InputError(f"{path}: holds no *.safetensors. Expected what `stylize invert --mode class-wise` wrote.")
+        return files
+
     def describe(self) -> dict[str, Any]:
         """What of it decides pixels: for ``run.json`` and for every row of ``metadata.jsonl``."""
-        names = ("dtype", "scheduler", "steps", "guidance", "negative")
-        digests = {"model": self._loaded[1], "embedding": [sha256(path) for path in embedding_files(self.embedding)]}
-        return digests | {name: getattr(self, name) for name in names}
+        return self._loaded[1] | {name: getattr(self, name) for name in DESCRIBED}
 
     def prompt(self, template: str, label: str) -> str:
         """The sentence for a class; raises InputError when the model would not read all of it."""
-        tokens = self._loaded[2]
         check_template(template, self.embedding is not None)
-        token, ids = self._token(label, tokens) if tokens else ("", [])
+        token, ids = self._token(label)
         prompt = fill(template, label, token)
         prompt_ids(self.pipeline, prompt, ids)
         return prompt
 
-    def _token(self, label: str, tokens: Mapping[str, tuple[str, list[int]]]) -> tuple[str, list[int]]:
-        assert self.embedding is not None
-        if not self.embedding.is_dir():
-            return next(iter(tokens.values()))
-        if label.replace("/", "-") not in tokens:
+    def _token(self, label: str) -> tuple[str, list[int]]:
+        tokens = self._loaded[2]
+        if self.class_wise and label not in tokens:
             raise InputError(f"{self.embedding}: no embedding of the class {label!r}; it has {', '.join(tokens)}.")
-        return tokens[label.replace("/", "-")]
-
-    def size(self, size: int | None) -> int:
-        """The side in pixels, that of the model by default."""
-        return check_size(self.pipeline, size)
+        return tokens.get(label if self.class_wise else "", ("", []))
 
     def options(self, prompts: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
         """Arguments of a call of the pipeline: every image has a generator of its own."""
@@ -109,20 +134,6 @@ class Sampler:
             "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
             "output_type": "np",
         }
-
-
-def embedding_files(embedding: Path | None) -> list[Path]:
-    """The files of an embedding: none, itself, or those in the folder of a class-wise one."""
-    if embedding is None:
-        return []
-    if not embedding.is_dir():
-        return [embedding]
-    files = sorted(embedding.glob("*.safetensors"))
-    if not files:
-        raise InputError(
-            f"{embedding}: holds no *.safetensors. Expected what `stylize invert --mode class-wise` wrote."
-        )
-    return files
 
 
 def finished(key: str, image: np.ndarray, row: Mapping[str, Any], format: str, quality: int) -> Image | Failure:
