@@ -21,25 +21,32 @@ def domain_gap(options: argparse.Namespace) -> str:
     return f"{1000 * found.value:.1f} ± {1000 * found.se:.1f}"
 
 
-def verdict(cells: Sequence[dict]) -> str:
-    """The best-known bridged regime against vanilla with as many steps, paired by seed."""
-    scores = {
-        name: {c["seed"]: c["test"] for c in cells if c["regime"] == name} for name in {c["regime"] for c in cells}
-    }
-    bridged = next((name for name in ("bridged+reinit+mixup", "bridged+reinit", "bridged") if name in scores), None)
-    control = scores.get("matched", {})
-    shared = sorted(set(control) & set(scores.get(bridged, {})))
-    if bridged is None or len(shared) < 2:
-        return "No verdict: it takes matched and a bridged regime with at least two seeds in common."
-    difference = np.array([scores[bridged][seed] - control[seed] for seed in shared])
-    se = difference.std(ddof=1) / math.sqrt(len(shared))
-    half = student.ppf(0.975, len(shared) - 1) * se
-    words = "helps by" if difference.mean() > half else "hurts by" if -difference.mean() > half else "is not resolved:"
-    change = abs(difference.mean()) if "by" in words else difference.mean()
-    return (
-        f"{bridged} {words} {100 * change:.1f} ± {100 * se:.1f} points over vanilla with as many steps "
-        f"({len(shared)} seeds, paired; 95 % interval ± {100 * half:.1f})."
-    )
+CONTROLS = {"matched": "vanilla with as many steps", "matched+mixup": "vanilla with as many steps and Mixup"}
+
+
+def verdicts(cells: Sequence[dict]) -> list[str]:
+    """A line per bridged regime and control, paired by seed; a regime with Mixup meets both controls."""
+    scores: dict[str, dict[int, float]] = {}
+    for cell in cells:
+        scores.setdefault(cell["regime"], {})[cell["seed"]] = cell["test"]
+    lines = []
+    for name in filter(lambda name: name.startswith("bridged"), scores):
+        for control, words in CONTROLS.items():
+            if control == "matched" or "+mixup" in name:
+                lines.append(compare_to(name, scores[name], words, scores.get(control, {}), control))
+    return lines or ["No verdict: no bridged regime was run."]
+
+
+def compare_to(name: str, bridged: dict[int, float], words: str, vanilla: dict[int, float], control: str) -> str:
+    """Whether the mean difference over shared seeds lies outside its 95 % interval (Student's t)."""
+    difference = np.array([bridged[seed] - vanilla[seed] for seed in sorted(bridged.keys() & vanilla.keys())])
+    if len(difference) < 2:
+        return f"No verdict on {name} over {words}: it takes two seeds of it and of {control}."
+    mean, se = 100 * difference.mean(), 100 * difference.std(ddof=1) / math.sqrt(len(difference))
+    half = student.ppf(0.975, len(difference) - 1) * se
+    found = "helps" if mean > half else "hurts" if -mean > half else "is not resolved"
+    seeds = f"{len(difference)} seeds, paired; 95 % interval ± {half:.1f}"
+    return f"{name} {found}: {mean:+.1f} ± {se:.1f} points over {words} ({seeds})."
 
 
 def write_page(cells: list[dict], options: argparse.Namespace) -> None:
@@ -48,14 +55,16 @@ def write_page(cells: list[dict], options: argparse.Namespace) -> None:
     cells = [cell for cell in cells if cell["regime"] in names]
     facts = (
         f"KID × 1000 of the synthetic set to the real training images: {domain_gap(options)}. {options.shots or 'All'} "
-        f"shots per class, {options.backbone}, {options.size} px; the test images took part in no choice."
+        f"shots per class, {options.backbone}, {options.size} px; the test images took part in no choice. Each "
+        "interval is for its line alone."
     )
     rows = [_row(name, [cell for cell in cells if cell["regime"] == name]) for name in names]
     lines = ["| " + " | ".join(row) + " |" for row in (HEAD, ["---"] * len(HEAD), *rows)]
-    text = "\n".join([f"**{verdict(cells)}**", "", facts, "", *lines, ""])
+    found = verdicts(cells)
+    text = "\n".join([*(f"- **{line}**" for line in found), "", facts, "", *lines, ""])
     (options.out / "report.md").write_text(text)
     page = PAGE.format(
-        verdict=escape(verdict(cells)),
+        verdicts="".join(f"<li>{escape(line)}</li>" for line in found),
         facts=escape(facts),
         head="".join(f"<th>{escape(title)}</th>" for title in HEAD),
         body="".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows),
@@ -107,7 +116,8 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewp
 <title>Bridged transfer</title><style>:root{{color-scheme:light dark}}body{{font:16px/1.5 system-ui;margin:2rem auto;
 max-width:60rem;padding:0 1rem}}div{{overflow-x:auto}}table{{border-collapse:collapse}}td,th{{padding:.3rem .8rem;
 text-align:left;border-bottom:1px solid #8886;white-space:nowrap}}svg{{max-width:100%;min-width:36rem}}
-svg text{{font-size:13px}}svg text:not([fill]){{fill:currentColor}}</style><h1>{verdict}</h1><p>{facts}</p>
+svg text{{font-size:13px}}svg text:not([fill]){{fill:currentColor}}</style><h1>Bridged transfer</h1>
+<ul>{verdicts}</ul><p>{facts}</p>
 <div><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>
 <h2>Validation accuracy</h2><div>{curves}</div></html>
 """

@@ -1,7 +1,11 @@
 """Bridged transfer: fine-tune on synthetic images first and on few real ones next, beside fair controls.
 
     python examples/bridged_transfer.py synthetic real out --shots 16 --seeds 0 1 2
-    accelerate launch --num_processes 2 examples/bridged_transfer.py synthetic real out
+    accelerate launch --multi_gpu --num_processes 2 examples/bridged_transfer.py synthetic real out
+
+The last needs no GPU: on a machine without one it starts two processes on the CPU, as torchrun --nproc_per_node 2 does
+(without --multi_gpu, accelerate starts one). The processes share every batch; augmentation and batch statistics are
+their own, so that the numbers are not those of one process.
 
 Both folders are ImageFolders with the same classes; REAL may hold ``train`` and ``test``. A regime is a name with
 switches: ``vanilla`` (real only), ``matched`` (real only, for as many steps as both stages), ``synthetic``,
@@ -18,26 +22,25 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import timm
 import torch
+from _bridged_sets import Batches, Images, Scale, Splits, by_class, few_shot, held_out, read_sets
 from accelerate import Accelerator, DataLoaderConfiguration
 from bridged_report import write_page
 from timm.data import resolve_model_data_config
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
+from torch.utils.data import DataLoader
 
-from metrics import open_images
 from metrics.errors import InputError
 from metrics.extractors.efficientnet_lite import classifier, packaged_weights
 from metrics.extractors.weights import read_weights
 from metrics.images import Item
 from metrics.seed import generator, seed_for
+from stylize.job import write_atomically
 
 REGIMES = ["vanilla", "matched", "matched+mixup", "mixed@0.5", "mixed@0.9", "synthetic"]
 REGIMES += ["bridged", "bridged+reinit", "bridged+mixup", "bridged+reinit+mixup"]
@@ -45,12 +48,10 @@ REGIMES += ["bridged", "bridged+reinit", "bridged+mixup", "bridged+reinit+mixup"
 
 def main() -> None:
     options = parse()
-    accelerator = Accelerator(
-        mixed_precision=options.precision, dataloader_config=DataLoaderConfiguration(split_batches=True)
-    )
-    synthetic, splits = read_sets(options)
     regimes = [parse_regime(text, options) for text in options.regimes]
-    options.out.mkdir(parents=True, exist_ok=True)
+    synthetic, splits = read_sets(options)
+    accelerator = start(options)
+    check_network(Trainer(0, options, accelerator))
     done = read_results(options)
     for seed in options.seeds:
         for regime in regimes:
@@ -58,8 +59,8 @@ def main() -> None:
                 continue
             done.append(cell := run(regime, synthetic, splits, Trainer(seed, options, accelerator)))
             if accelerator.is_main_process:
-                with (options.out / "results.jsonl").open("a") as file:
-                    file.write(json.dumps(cell) + "\n")
+                lines = "".join(json.dumps(cell) + "\n" for cell in done)
+                write_atomically(options.out / "results.jsonl", lines.encode())
                 print(f"{regime.name}, seed {seed}: test {cell['test']:.1%} after {cell['seconds']:.0f} s", flush=True)
     if accelerator.is_main_process:
         write_page(done, options)
@@ -70,131 +71,75 @@ def parse() -> argparse.Namespace:
     parser.add_argument("synthetic", type=Path)
     parser.add_argument("real", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--shots", type=int, default=16, help="real training images per class; 0: all")
-    parser.add_argument("--validation", type=int, default=16, help="real images per class for early stopping")
-    parser.add_argument("--test", type=int, default=100, help="test images per class at most")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--shots", type=least(0), default=16, help="real training images per class; 0: all")
+    parser.add_argument("--validation", type=least(1), default=16, help="real images per class for early stopping")
+    parser.add_argument("--test", type=least(1), default=100, help="test images per class at most")
+    parser.add_argument("--seeds", type=least(0), nargs="+", default=[0, 1, 2])
     parser.add_argument("--regimes", nargs="+", default=REGIMES)
     parser.add_argument("--other-classes", action="store_true", help="the synthetic classes are not the real ones")
     parser.add_argument("--backbone", default="efficientnet-lite0", help="works offline; or any timm model")
     parser.add_argument("--weights", type=Path, help="weights file of the timm model, instead of a download")
-    parser.add_argument("--size", type=int, default=64, help="side of the training images")
-    parser.add_argument("--synthetic-steps", type=int, default=200)
-    parser.add_argument("--real-steps", type=int, default=150)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--size", type=least(8), default=64, help="side of the training images")
+    parser.add_argument("--synthetic-steps", type=least(1), default=200)
+    parser.add_argument("--real-steps", type=least(1), default=150)
+    parser.add_argument("--batch-size", type=least(2), default=32, help="of all processes together")
     parser.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd")
-    parser.add_argument("--lr", type=float, default=0.02)
+    parser.add_argument("--lr", type=positive, default=0.02)
     parser.add_argument("--weight-decay", type=float, default=1e-4)
-    parser.add_argument("--mixup", type=float, default=0.2, help="alpha of the Beta distribution")
-    parser.add_argument("--every", type=int, default=25, help="steps between two looks at the validation images")
-    parser.add_argument("--patience", type=int, default=4, help="looks without a better one before a stage stops")
+    parser.add_argument("--mixup", type=positive, default=0.2, help="alpha of the Beta distribution")
+    parser.add_argument("--every", type=least(1), default=25, help="steps between two looks at the validation images")
+    parser.add_argument("--patience", type=least(1), default=4, help="looks without a better one before a stage stops")
     parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no")
-    parser.add_argument("--workers", type=int, default=0)
-    return parser.parse_args()
+    parser.add_argument("--workers", type=least(0), default=0)
+    options = parser.parse_args()
+    options.regimes = list(dict.fromkeys(options.regimes))
+    return options
 
 
-# ---- data ------------------------------------------------------------------------------------------------------------
+def least(bound: int) -> Callable[[str], int]:
+    """Reads a whole number that is at least ``bound``."""
+
+    def whole(text: str) -> int:
+        if int(text) < bound:
+            raise argparse.ArgumentTypeError(f"{text}: expected at least {bound}")
+        return int(text)
+
+    return whole
 
 
-@dataclass
-class Splits:
-    """Real items: training pool, validation pool and test; all classes in one order."""
-
-    classes: list[str]
-    pool: dict[str, list[Item]]
-    test: list[Item]
+def positive(text: str) -> float:
+    if not 0 < float(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
+    return float(text)
 
 
-def read_sets(options: argparse.Namespace) -> tuple[list[Item], Splits]:
-    """Every check that can be made before any training."""
-    synthetic = list(open_images(options.synthetic))
-    halves = [options.real / name for name in ("train", "test")]
-    if all(half.is_dir() for half in halves):
-        pool, test = (by_class(list(open_images(half))) for half in halves)
-    else:
-        pool, test = {}, {}
-        for label, items in by_class(list(open_images(options.real))).items():
-            order = generator(0, "test", label).permutation(len(items))
-            half = len(items) // 2
-            test[label], pool[label] = [items[i] for i in order[:half]], [items[i] for i in order[half:]]
-    classes = sorted(pool)
-    if len(classes) < 2 or set(test) != set(pool):
+def start(options: argparse.Namespace) -> Accelerator:
+    """Devices and processes; without ``cpu`` each of several processes on a CPU would take itself for the only one."""
+    cpu = not torch.accelerator.is_available()
+    if cpu and options.precision == "fp16":
+        raise InputError("--precision fp16 needs a GPU. On a CPU: --precision bf16, or leave it out.")
+    feed = DataLoaderConfiguration(split_batches=True)
+    accelerator = Accelerator(cpu=cpu, mixed_precision=options.precision, dataloader_config=feed)
+    if options.batch_size % accelerator.num_processes:
+        count = accelerator.num_processes
+        raise InputError(f"--batch-size {options.batch_size}: expected a multiple of the {count} processes.")
+    return accelerator
+
+
+def check_network(trainer: Trainer) -> None:
+    """Load the network once and show it an image before any training."""
+    options = trainer.options
+    try:
+        device = trainer.accelerator.device
+        trainer.backbone().eval()(torch.zeros(1, 3, options.size, options.size, device=device))
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, OSError, AssertionError) as error:  # of timm, the hub and the layers
+        reason = str(error).strip().splitlines()[0][:200]
         raise InputError(
-            f"{options.real}: classes {classes} to learn, {sorted(test)} to test. Expected the same, >= 2."
-        )
-    ours = set(by_class(synthetic))
-    if ours != set(classes) and not options.other_classes:
-        only = f"only synthetic: {sorted(ours - set(classes))}; only real: {sorted(set(classes) - ours)}"
-        raise InputError(f"the classes differ ({only}). Rename folders, or pass --other-classes, which needs +reinit.")
-    needed = max(options.shots, 1) + options.validation
-    short = {label: len(items) for label, items in pool.items() if len(items) < needed}
-    if short:
-        wanted = f"{options.shots} shots and {options.validation} for validation need {needed} images per class"
-        raise InputError(f"{options.real}: {wanted}; too few: {short}. Lower --shots or --validation.")
-    return synthetic, Splits(classes, pool, [item for label in classes for item in test[label][: options.test]])
-
-
-def by_class(items: Sequence[Item]) -> dict[str, list[Item]]:
-    found: dict[str, list[Item]] = {}
-    for item in items:
-        if item.label is None:
-            raise InputError(f"{item.key}: no label. Expected one folder per class.")
-        found.setdefault(str(item.label), []).append(item)
-    return found
-
-
-def few_shot(splits: Splits, seed: int, options: argparse.Namespace) -> tuple[list[Item], list[Item]]:
-    """The real images to train on and those to stop by, disjoint, drawn per seed."""
-    train, validation = [], []
-    for label in splits.classes:
-        order = [splits.pool[label][i] for i in generator(seed, "shots", label).permutation(len(splits.pool[label]))]
-        validation += order[: options.validation]
-        train += order[options.validation :][: options.shots or None]
-    return train, validation
-
-
-Scale = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation that the network expects
-
-
-class Images(Dataset):
-    """(image, class number) of items, augmented for training or as they are."""
-
-    def __init__(self, items: Sequence[Item], classes: Sequence[str], scale: Scale, size: int, augment: bool) -> None:
-        self.items, self.number = items, {label: number for number, label in enumerate(classes)}
-        shape = [v2.RandomResizedCrop(size, (0.5, 1.0), antialias=True), v2.RandomHorizontalFlip()]
-        whole = [v2.Resize(size, antialias=True), v2.CenterCrop(size)]
-        last = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(*scale)]
-        self.transform = v2.Compose([*(shape if augment else whole), *last])
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        item = self.items[index]
-        return self.transform(torch.from_numpy(item.read()).permute(2, 0, 1)), self.number[str(item.label)]
-
-
-class Batches:
-    """A batch of indices per step, ``ratio`` of it from the first ``sizes[0]`` items; both parts go in epochs."""
-
-    def __init__(self, steps: int, batch_size: int, sizes: tuple[int, int], ratio: float, seed: int) -> None:
-        self.steps, self.batch_size, self.drop_last = steps, batch_size, True
-        self.sizes, self.ratio, self.seed = sizes, ratio, seed
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rng = generator(self.seed, "batches", f"{self.sizes} {self.ratio}")
-        first = self._stream(0, self.sizes[0], generator(self.seed, "epochs", "synthetic"))
-        second = self._stream(self.sizes[0], self.sizes[1], generator(self.seed, "epochs", "real"))
-        for _ in range(self.steps):
-            yield [next(first if draw < self.ratio else second) for draw in rng.random(self.batch_size)]
-
-    @staticmethod
-    def _stream(start: int, size: int, rng: np.random.Generator) -> Iterator[int]:
-        while True:
-            yield from (start + rng.permutation(size)).tolist()
+            f"--backbone {options.backbone}, --size {options.size}: {reason}. Expected efficientnet-lite0, which comes "
+            "along, or a timm model that takes this size; --weights names its weights where they cannot be downloaded."
+        ) from error
 
 
 # ---- regimes ---------------------------------------------------------------------------------------------------------
@@ -230,7 +175,7 @@ def parse_regime(text: str, options: argparse.Namespace) -> Regime:
 
 def run(regime: Regime, synthetic: list[Item], splits: Splits, trainer: Trainer) -> dict:
     """One cell: train by ``regime``, test once, with the weights that did best on the validation images."""
-    options, start = trainer.options, time.perf_counter()
+    options, began = trainer.options, time.perf_counter()
     train, validation = few_shot(splits, trainer.seed, options)
     with torch.random.fork_rng(devices=[]):  # the order of cells changes none of them
         torch.manual_seed(seed_for(trainer.seed, "bridged transfer", regime.name))
@@ -250,16 +195,9 @@ def run(regime: Regime, synthetic: list[Item], splits: Splits, trainer: Trainer)
         stage = Stage(own, train, validation, splits.classes, regime.ratio, steps, mixup)
         curve = trainer.fit(network, stage)
         test, _ = trainer.evaluate(network, splits.test, splits.classes)
-    seconds = round(time.perf_counter() - start, 1)
+    seconds = round(time.perf_counter() - began, 1)
     cell = {"regime": regime.name, "seed": trainer.seed, "test": test, "leep": leeps, "curve": curve}
     return {**cell, "seconds": seconds, "settings": settings(options)}
-
-
-def held_out(items: Sequence[Item], seed: int) -> tuple[list[Item], list[Item]]:
-    """A tenth of the synthetic images to stop stage 1 by, and the others."""
-    order = generator(seed, "held out", "synthetic").permutation(len(items))
-    count = max(1, len(items) // 10)
-    return [items[i] for i in order[:count]], [items[i] for i in order[count:]]
 
 
 @dataclass(frozen=True)
@@ -318,6 +256,7 @@ class Trainer:
             cosine.step()
             if step % options.every and step < stage.steps:
                 continue
+            self._average_statistics(network)
             accuracy, entropy = self.evaluate(network, stage.validation, stage.classes)
             curve.append((step, float(loss.detach()), accuracy))
             score, since = accuracy - 1e-6 * entropy, since + 1  # few validation images tie often
@@ -328,6 +267,12 @@ class Trainer:
         network.load_state_dict(state)
         accelerator.free_memory()
         return curve
+
+    def _average_statistics(self, network: torch.nn.Module) -> None:
+        """Batch statistics differ between processes; validated and tested is one network."""
+        if self.accelerator.num_processes > 1:
+            for buffer in filter(torch.is_floating_point, network.buffers()):
+                buffer.copy_(self.accelerator.reduce(buffer, reduction="mean"))
 
     @staticmethod
     def _loss(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, share: float) -> torch.Tensor:
@@ -342,7 +287,9 @@ class Trainer:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits ``float64 [N,K]`` and labels of all ``items``, gathered from all processes."""
         data = Images(items, classes, self.scale, self.options.size, augment=False)
-        feed = self.accelerator.prepare(DataLoader(data, 128, num_workers=self.options.workers))
+        feed = self.accelerator.prepare(
+            DataLoader(data, 128 * self.accelerator.num_processes, num_workers=self.options.workers)
+        )
         network.eval()
         with torch.inference_mode():
             found = [self.accelerator.gather_for_metrics((network(images), labels)) for images, labels in feed]
@@ -379,8 +326,13 @@ def settings(options: argparse.Namespace) -> dict:
 
 
 def read_results(options: argparse.Namespace) -> list[dict]:
+    if options.out.exists() and not options.out.is_dir():
+        raise InputError(f"{options.out}: is a file. Name a folder.")
     path = options.out / "results.jsonl"
-    cells = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    try:
+        cells = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    except ValueError as error:
+        raise InputError(f"{path}: a line is not complete ({error}). Remove that line to continue.") from error
     for cell in cells:
         now = settings(options)
         changed = [name for name in now if now[name] != cell["settings"].get(name)]
