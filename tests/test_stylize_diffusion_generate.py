@@ -1,12 +1,8 @@
 """Generating and restyling with tiny random components, and the whole path from photos to a labelled set."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import fields
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +20,6 @@ from stylize.diffusion.generate import Generate
 from stylize.diffusion.generate import generate as generate_with
 from stylize.diffusion.invert import invert
 from stylize.diffusion.pipeline import SCHEDULERS, load_pipeline
-from stylize.diffusion.placeholder import read_embedding
 from stylize.diffusion.restyle import restyle as restyle_with
 from stylize.diffusion.sampler import Sampler
 
@@ -209,27 +204,3 @@ def test_bad_input_is_refused_before_sampling(folder, picture, model, classes, e
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
     with pytest.raises(InputError, match="UTF-8"):
         list(generate(tmp_path / "latin.txt", out, model=model))
-
-
-@pytest.mark.slow
-def test_two_processes_learn_what_one_with_the_whole_batch_learns(folder, picture, model, tmp_path):
-    real = folder("real", {f"{label}/{i}.png": picture(i, 32, 32) for label in ("coat", "bag") for i in range(2)})
-    options = {"model": model, "steps": 4, "rate": 0.05}
-    list(invert(real, tmp_path / "one.safetensors", batch=2, **options))
-    script = tmp_path / "launch.py"
-    script.write_text(
-        "import sys\nfrom stylize.diffusion.invert import invert\n"
-        "list(invert(*sys.argv[1:3], model=sys.argv[3], steps=4, batch=1, rate=0.05))\n"
-    )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
-    done = subprocess.run(
-        [*launch, real, tmp_path / "two.safetensors", model],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    one, two = (read_embedding(tmp_path / f"{name}.safetensors")[1] for name in ("one", "two"))
-    assert torch.allclose(one, two, atol=1e-4)
