@@ -64,7 +64,7 @@ def write_page(cells: list[dict], options: argparse.Namespace) -> None:
     text = "\n".join([*(f"- **{line}**" for line in found), "", facts, "", *lines, ""])
     (options.out / "report.md").write_text(text)
     page = PAGE.format(
-        verdicts="".join(f"<li>{escape(line)}</li>" for line in found),
+        verdicts="".join(f"<li>{_emphasised(line)}</li>" for line in found),
         facts=escape(facts),
         head="".join(f"<th>{escape(title)}</th>" for title in HEAD),
         body="".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows),
@@ -78,6 +78,11 @@ def write_page(cells: list[dict], options: argparse.Namespace) -> None:
 
 
 HEAD = ["regime", "test accuracy", "best validation", "LEEP before → after", "steps", "seconds"]
+
+
+def _emphasised(line: str) -> str:
+    head, _, rest = escape(line).partition(":")
+    return f"<strong>{head}</strong>:{rest.replace(' ± ', '&nbsp;±&nbsp;')}"
 
 
 def _row(name: str, cells: list[dict]) -> list[str]:
@@ -115,7 +120,7 @@ def curves(cells: list[dict], names: list[str]) -> str:
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Bridged transfer</title><style>:root{{color-scheme:light dark}}body{{font:16px/1.5 system-ui;margin:2rem auto;
 max-width:60rem;padding:0 1rem}}div{{overflow-x:auto}}table{{border-collapse:collapse}}td,th{{padding:.3rem .8rem;
-text-align:left;border-bottom:1px solid #8886;white-space:nowrap}}svg{{max-width:100%;min-width:36rem}}
+text-align:left;border-bottom:1px solid #8886;white-space:nowrap}}svg{{max-width:100%;min-width:48rem}}
 svg text{{font-size:13px}}svg text:not([fill]){{fill:currentColor}}</style><h1>Bridged transfer</h1>
 <ul>{verdicts}</ul><p>{facts}</p>
 <div><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>

@@ -14,6 +14,7 @@ import torch
 from fashion import CLASSES, STYLES, accuracy, paint_each, photos, train_classifier
 from train_tiny_diffusion import PROMPT
 
+from metrics.errors import InputError
 from stylize.diffusion.pipeline import load_pipeline, set_scheduler
 
 BATCH = 48  # twice the styles
@@ -55,4 +56,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        raise SystemExit(f"judge_tiny_diffusion.py: {error}") from error

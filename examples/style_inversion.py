@@ -11,12 +11,14 @@ continues where it was interrupted.
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 import numpy as np
 from fashion import CLASSES, HELD_OUT, accuracy, paint, photos, train_classifier
 from PIL import Image
 
+from metrics.errors import InputError
 from metrics.extractors import load_extractor
 from metrics.features import FeatureSet, extract
 from metrics.images import open_images
@@ -28,7 +30,8 @@ from stylize.diffusion.prompts import PLAIN_PROMPT
 from stylize.diffusion.sampler import Sampler
 
 EXTRACTORS = ("efficientnet-lite0", "efficientnet-lite2")
-CONDITIONS = ("learnt word", "untrained word", "plain prompt")
+CONDITIONS = ["learnt word", "untrained word", "plain prompt"]
+CLASS_WISE = "a word per class"  # each learnt for as many steps as the one word: ten times the cost for ten classes
 
 
 def main() -> None:
@@ -43,10 +46,12 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, default=10, help="generated images")
     parser.add_argument("--real", type=int, default=30, help="painted photos per class, to learn from and to judge by")
     parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--class-wise", action="store_true", help="learn a word per class as well")
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
+    options.conditions = CONDITIONS + [CLASS_WISE] * options.class_wise
     learn, judge = (painted(options.work / part, options, part) for part in ("learn", "judge"))
-    folders = {(name, seed): make(name, seed, learn, options) for seed in options.seeds for name in CONDITIONS}
+    folders = {(name, seed): make(name, seed, learn, options) for seed in options.seeds for name in options.conditions}
     print(table(folders, learn, judge, options))
     if options.figure:
         figure(folders, judge, options)
@@ -72,10 +77,15 @@ def make(condition: str, seed: int, learn: Path, options: argparse.Namespace) ->
         settings = {"steps": options.steps, "rate": options.rate}
         if condition == "untrained word":  # a rate too small to move a number
             embedding, settings = work / f"untrained-{seed}.safetensors", {"steps": 1, "rate": 1e-30}
+        if condition == CLASS_WISE:
+            embedding, settings["mode"] = work / f"class-wise-{seed}", "class-wise"
         kind = {"model": options.model, "vectors": options.vectors, "batch": 8, "seed": seed}
-        for step in follow(invert(learn, embedding, **kind, **settings), f"learn, seed {seed}"):
+        start, step = time.monotonic(), None
+        for step in follow(invert(learn, embedding, **kind, **settings), f"{condition}, seed {seed}"):
             if step.done % 100 == 0:
                 say(f"seed {seed}, step {step.done}: loss {step.fixed_loss:.4f}")
+        if step:
+            say(f"{condition}, seed {seed}: {step.total} steps in {time.monotonic() - start:.0f} s")
     out = work / f"{condition.replace(' ', '-')}-{seed}"
     sampler = Sampler(options.model, embedding, guidance=options.guidance)
     steps = generate(learn, out, sampler, per_class=options.per_class, prompt=prompt, batch=10, seed=seed)
@@ -93,7 +103,7 @@ def table(folders: dict[tuple[str, int], Path], learn: Path, judge: Path, option
             features[name, folder] = features_of(extractor, folder)
     classifier = train_classifier()
     lines = [f"| | {' | '.join(f'KID·1000 @{name}' for name in EXTRACTORS)} | class accuracy |", "|---|---:|---:|---:|"]
-    for condition in CONDITIONS:
+    for condition in options.conditions:
         rows = [folders[condition, seed] for seed in options.seeds]
         distances = [
             [1e3 * kid(features[n, f].features, features[n, judge].features).value for f in rows] for n in EXTRACTORS
@@ -126,7 +136,7 @@ def mean_and_error(values: list[float]) -> str:
 
 def figure(folders: dict[tuple[str, int], Path], judge: Path, options: argparse.Namespace) -> None:
     """One row of images, a class each, per condition; the photos to judge by first."""
-    rows = [judge, *(folders[condition, options.seeds[0]] for condition in CONDITIONS)]
+    rows = [judge, *(folders[condition, options.seeds[0]] for condition in options.conditions)]
     cells = [[np.asarray(Image.open(sorted((row / label).glob("*.png"))[0])) for label in CLASSES] for row in rows]
     sheet = np.vstack([np.hstack(row) for row in cells])
     options.figure.parent.mkdir(parents=True, exist_ok=True)
@@ -136,4 +146,7 @@ def figure(folders: dict[tuple[str, int], Path], judge: Path, options: argparse.
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        raise SystemExit(f"style_inversion.py: {error}") from error

@@ -29,6 +29,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from metrics.errors import InputError
+
 PROMPT = "A {label} photo in the style of {style}"
 STYLE_PROMPT = "A photo in the style of {style}"
 PLAIN_PROMPT = "A good photo of the {label}"
@@ -306,4 +308,7 @@ def save(out: Path, vae: AutoencoderTiny, tokenizer: CLIPTokenizer, networks: nn
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        raise SystemExit(f"train_tiny_diffusion.py: {error}") from error
