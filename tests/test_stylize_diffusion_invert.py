@@ -222,14 +222,15 @@ def test_the_file_loads_in_diffusers_and_several_vectors_expand(real, model, tmp
     assert ours.tokenizer(expanded(ours, "A coat in the style of <look>")).input_ids == theirs
 
 
-def test_velocity_models_and_bfloat16_learn_too(real, tmp_path):
+@SAMPLES
+def test_velocity_models_and_bfloat16_learn_too_in_the_same_process(real, model, tmp_path):
     build("v_prediction").save_pretrained(tmp_path / "v")
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(True)
-    learn(real, tmp_path / "e.safetensors", tmp_path / "v", precision="bfloat16")
-    AcceleratorState._reset_state(True)
-    assert read_embedding(tmp_path / "e.safetensors")[1].isfinite().all()
+    learn(real, tmp_path / "e.safetensors", tmp_path / "v", precision="bfloat16", validate_every=4)
+    assert read_embedding(tmp_path / "e.safetensors")[1].isfinite().all() and (tmp_path / "e-000004.png").is_file()
+    learn(real, tmp_path / "f.safetensors", tmp_path / "v", steps=1)
+    with pytest.raises(InputError, match="predicts 'sample'"):
+        build("sample").save_pretrained(tmp_path / "s")
+        learn(real, tmp_path / "g.safetensors", tmp_path / "s")
 
 
 def test_class_wise_writes_a_file_per_class_that_other_classes_do_not_change(real, model, tmp_path, folder, picture):

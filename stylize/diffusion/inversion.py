@@ -210,7 +210,8 @@ class Inversion:
         prompts = list(self.prompts.values())[:VALIDATION_IMAGES]
         prompts = (prompts * VALIDATION_IMAGES)[: max(len(prompts), VALIDATION_IMAGES)]
         seeds = [seed_for(self.settings.seed, "validation", str(number)) % 2**63 for number in range(len(prompts))]
-        with self.accelerator.autocast():
+        dtype = DTYPES[self.settings.precision]
+        with torch.autocast(self.accelerator.device.type, dtype, enabled=dtype != torch.float32):
             images = self.pipeline(
                 prompts,
                 height=self.settings.size,

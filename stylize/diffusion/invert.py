@@ -183,5 +183,10 @@ def _accelerator(device: str, precision: str) -> Any:
 
     if precision == "float16" and device == "cpu":
         raise InputError("precision float16 needs a GPU. On a CPU use --precision bfloat16 or float32.")
-    kinds = {"float32": "no", "float16": "fp16", "bfloat16": "bf16"}
-    return Accelerator(cpu=device == "cpu", mixed_precision=kinds[precision])
+    kind = "fp16" if precision == "float16" else "no"  # only float16 needs its help: the scaling of the loss
+    try:
+        return Accelerator(cpu=device == "cpu", mixed_precision=kind)
+    except ValueError as error:  # its state belongs to the process
+        raise InputError(
+            f"precision {precision}, device {device}: another one is in use in this process. Start a new process."
+        ) from error
