@@ -189,6 +189,9 @@ def test_bad_input_is_refused_before_sampling(folder, picture, model, classes, e
     save_file({"<s>": torch.zeros(1, 768)}, wide)
     with pytest.raises(InputError, match="768 numbers, and this model has 8"):
         list(generate(classes, out, model=model, embedding=wide))
+    save_file({"<s>": torch.full((1, 8), float("nan"))}, wide)
+    with pytest.raises(InputError, match="not finite"):
+        list(generate(classes, out, model=model, embedding=wide))
     masks = folder("masks", {"0.png": picture(), "m.png": picture()})
     (masks / "metadata.jsonl").write_text('{"file_name": "0.png", "mask_file_name": "m.png"}\n')
     for synthetic, options, message in (

@@ -131,6 +131,8 @@ def read_embedding(path: Path) -> tuple[str, torch.Tensor]:
             f"{path}: holds {len(tensors)} tensors. Expected one [vectors, hidden], named after its placeholder."
         )
     token, values = next(iter(tensors.items()))
+    if not values.numel() or not values.isfinite().all():
+        raise InputError(f"{path}: its vectors are empty or not finite. Learn it again, with a smaller --rate.")
     return token, values.float().reshape(-1, values.shape[-1])
 
 
