@@ -20,7 +20,7 @@ from typing import Any
 
 from metrics.errors import InputError
 from metrics.extractors.extractor import check_device
-from metrics.images import ImageSet, open_images
+from metrics.images import ImageSet, Item, open_images
 from metrics.registry import unknown
 
 from ..apply import content_digest
@@ -94,7 +94,8 @@ def invert(
     settings = Settings(token, initialiser, vectors, steps, batch, accumulate, rate, warm_up, 0, seed, precision)
     _check(out, mode, settings, save_every, validate_every)
     images = open_images(real)
-    labels = [""] * len(images) if mode == "style" else _labels(images, mode)
+    if mode != "style":
+        _check_labels(images, mode)
     for item in images:
         read(item)  # whatever cannot be decoded is found now, not hours later
     check_device(device)
@@ -104,29 +105,27 @@ def invert(
     template = STYLE_PROMPT if mode == "style" else PROMPT
     config = {"mode": mode, "prompt": template, "model": fingerprint(pipeline), "images": content_digest(images)}
     config |= asdict(settings) | {"processes": accelerator.num_processes}
-    targets = {class_token(token, label): out / f"{label}.safetensors" for label in sorted(set(labels))}
-    parts = [[item for item in images if item.label == label] for label in sorted(set(labels))]
-    if mode != "class-wise":
-        targets, parts = {token: out}, [list(images)]
-    for name in {token, *targets}:
+    parts = _parts(images, out, token, mode)
+    for name in (token, *(name for name, _, _ in parts)):
         check_token(pipeline.tokenizer, name, vectors)
     initialiser_id(pipeline.tokenizer, initialiser)
-    runs = [
-        Inversion(
-            pipeline,
-            items,
-            ["" if mode == "style" else str(item.label) for item in items],
-            template,
-            replace(settings, token=name),
-            config,
-            file,
-            accelerator,
-        )
-        for (name, file), items in zip(targets.items(), parts, strict=True)
-    ]  # every prompt is checked before anything is computed
+    runs = []  # every prompt is checked before anything is computed
+    for name, file, items in parts:
+        own = ["" if mode == "style" else str(item.label) for item in items]
+        runs.append(Inversion(pipeline, items, own, template, replace(settings, token=name), config, file, accelerator))
     for number, run in enumerate(runs):
         for step in run.train(save_every, validate_every):
             yield replace(step, done=step.done + number * steps, total=len(runs) * steps)
+
+
+def _parts(images: ImageSet, out: Path, token: str, mode: str) -> list[tuple[str, Path, list[Item]]]:
+    """Placeholder, file and images of every embedding to learn."""
+    if mode != "class-wise":
+        return [(token, out, list(images))]
+    return [
+        (class_token(token, label), out / f"{label}.safetensors", [item for item in images if item.label == label])
+        for label in sorted({str(label) for label in images.labels})
+    ]
 
 
 def class_token(token: str, label: str) -> str:
@@ -159,7 +158,7 @@ def _check(out: Path, mode: str, settings: Settings, save_every: int, validate_e
         raise InputError(f"rate = {settings.rate}: expected a positive learning rate, e.g. 5e-4")
 
 
-def _labels(images: ImageSet, mode: str) -> list[str]:
+def _check_labels(images: ImageSet, mode: str) -> None:
     if None in images.labels:
         bare = next(item.key for item in images if item.label is None)
         raise InputError(
@@ -175,7 +174,6 @@ def _labels(images: ImageSet, mode: str) -> list[str]:
             f"{images.root}: all images are of one class, {labels[0]!r}: what they share is the class as much as the "
             "style, and the token would hold both. Add classes, or say --mode style or --mode class-wise."
         )
-    return labels
 
 
 def _accelerator(device: str, precision: str) -> Any:
