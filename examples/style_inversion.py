@@ -130,8 +130,8 @@ def recognised(classifier: object, folder: Path) -> float:
 
 
 def mean_and_error(values: list[float]) -> str:
-    error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return f"{np.mean(values):.1f} ± {error:.1f}"
+    error = f" ± {np.std(values, ddof=1) / len(values) ** 0.5:.1f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.1f}{error}"
 
 
 def figure(folders: dict[tuple[str, int], Path], judge: Path, options: argparse.Namespace) -> None:
