@@ -8,8 +8,7 @@ from html import escape
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 760, 560, 64, 24, 24, 56
 STYLE = """<style>
 svg{background:#fff;font:13px system-ui,sans-serif}text{fill:#333}.axis{stroke:#ddd}.aim{fill:#1a7f3718}
-circle{fill:#5b7fb5}.best circle{fill:#c2410c}.best text{font-weight:600}
-.line{fill:none;stroke:#c2410c;stroke-width:1.5}
+circle{fill:#5b7fb5}.best{fill:#c2410c}.line{fill:none;stroke:#c2410c;stroke-width:1.5}
 </style>"""
 Point = tuple[str, float, float]  # name, share closed, share kept
 
@@ -49,30 +48,29 @@ def draw(points: Sequence[Point], aim: tuple[float, float]) -> str:
     line = " ".join(f"{x(closed):.1f},{y(kept):.1f}" for _, closed, kept in best)
     drawn.append(f'<polyline class="line" points="{line}"/>')
     for cluster in clustered(points):
-        above = any(point in best for point in cluster)
-        dots = "".join(f'<circle cx="{x(closed):.1f}" cy="{y(kept):.1f}" r="4.5"/>' for _, closed, kept in cluster)
+        for point in cluster:
+            kind = "best" if point in best else "other"
+            drawn.append(f'<circle class="{kind}" cx="{x(point[1]):.1f}" cy="{y(point[2]):.1f}" r="4.5"/>')
         name = ", ".join(name for name, _, _ in cluster)
-        _, closed, kept = (max if above else min)(cluster, key=lambda point: point[1])
-        if above:
-            label = text(x(closed) + 9, y(kept) - 5, name)
-        elif x(closed) - 9 - 7 * len(name) > LEFT:
-            label = text(x(closed) - 9, y(kept) + 13, name, "end")
+        _, closed, kept = min(cluster, key=lambda point: point[1])
+        if x(closed) - 9 - 7 * len(name) < LEFT:
+            drawn.append(text(x(closed) - 5, y(kept) + 20, name))
+        elif cluster[0] in best:
+            drawn.append(text(x(cluster[0][1]) + 9, y(cluster[0][2]) - 5, name))
         else:
-            label = text(x(closed) - 5, y(kept) + 20, name)
-        drawn.append(f'<g class="{"best" if above else "other"}">{dots}{label}</g>')
+            drawn.append(text(x(closed) - 9, y(kept) + 13, name, "end"))
     size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
     label = 'role="img" aria-label="Gap closed and labels kept by every style method"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {label}>{STYLE}{"".join(drawn)}</svg>\n'
 
 
 def clustered(points: Sequence[Point]) -> list[list[Point]]:
-    """Points of the frontier alone; others with those that are too close to have labels of their own."""
-    best, found = frontier(points), []
-    for point in points:
-        near = (
-            c for c in found if c[0] not in best and abs(c[0][1] - point[1]) < 0.08 and abs(c[0][2] - point[2]) < 0.02
-        )
-        home = None if point in best else next(near, None)
+    """Points, those of the frontier first, with the later ones that are too close to have labels of their own."""
+    best = frontier(points)
+    found: list[list[Point]] = []
+    for point in [*best, *(point for point in points if point not in best)]:
+        near = (c for c in found if abs(c[0][1] - point[1]) < 0.06 and abs(c[0][2] - point[2]) < 0.013)
+        home = next(near, None)
         if home is None:
             found.append([point])
         else:
