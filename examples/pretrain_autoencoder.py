@@ -1,7 +1,7 @@
 """Train a convolutional autoencoder on synthetic images alone and test it on real photos that it never sees.
 
     stylize render dead-leaves patterns --classes 50 --per-class 20 --size 64
-    python examples/pretrain_autoencoder.py patterns photos runs/autoencoder --steps 600
+    python examples/pretrain_autoencoder.py patterns photos runs/autoencoder
     accelerate launch --num_processes 8 examples/pretrain_autoencoder.py patterns photos runs/big --size 64
 
 The network is diffusers' AutoencoderKL; loss: squared error and a little Kullback-Leibler divergence. The report,
@@ -56,8 +56,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=32, help="side in pixels, a multiple of 4")
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 32], help="channels; each but one halves")
     parser.add_argument("--latent", type=int, default=4, help="channels of the code")
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--kl", type=float, default=1e-6, help="weight of the Kullback-Leibler divergence")
     parser.add_argument("--crops", type=int, default=60, help="test crops per photo")
@@ -67,11 +67,6 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=100, help="steps between two checkpoints and lines of log.csv")
     parser.add_argument("--dry-run", action="store_true")
     return parser.parse_args(words)
-
-
-def study_cell(items: Sequence[Item], real: ImageSet, out: Path, seed: int) -> dict[str, float]:
-    """A cell of study.py."""
-    return run_on(items, real, parse(["", "", str(out), "--seed", str(seed)]))
 
 
 def run_on(items: Sequence[Item], real: ImageSet, options: argparse.Namespace) -> dict[str, float]:

@@ -58,9 +58,9 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("out", type=Path)
     parser.add_argument("--size", type=int, default=32, help="side in pixels, a multiple of 4")
     parser.add_argument("--widths", type=int, nargs="+", default=[24, 48, 48], help="channels; each but one halves")
-    parser.add_argument("--steps", type=int, default=400, help="of pre-training")
-    parser.add_argument("--real-steps", type=int, default=200, help="of fine-tuning")
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=800, help="of pre-training")
+    parser.add_argument("--real-steps", type=int, default=400, help="of fine-tuning")
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--lr", type=float, default=2e-3, help="of EDM2's schedule")
     parser.add_argument("--decay", type=float, default=0.5, help="share of all steps after which the rate decays")
     parser.add_argument("--samples", type=int, default=200)
@@ -71,14 +71,6 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=100, help="steps between two checkpoints and lines of log.csv")
     parser.add_argument("--dry-run", action="store_true")
     return parser.parse_args(words)
-
-
-def study_cell(
-    items: Sequence[Item], real: Sequence[Item], held_out: Sequence[Item], out: Path, seed: int
-) -> dict[str, float]:
-    """A cell of study.py: pre-trained on ``items``, or from scratch where there are none."""
-    options = parse(["", "", "", str(out), "--seed", str(seed)])
-    return measured(stages(items, real, options), held_out, options)
 
 
 def compare(
