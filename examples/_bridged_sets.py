@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from metrics import open_images
 from metrics.errors import InputError
 from metrics.images import ImageError, Item
-from metrics.seed import generator
+from metrics.seed import generator, seed_for
 
 
 @dataclass
@@ -118,7 +118,10 @@ class Images(Dataset):
 
 
 class Batches:
-    """A batch of indices per step, ``ratio`` of it from the first ``sizes[0]`` items; both parts go in epochs."""
+    """A batch of (index, seed of its augmentation) per step, so that workers and processes change no draw.
+
+    ``ratio`` of it is from the first ``sizes[0]`` items; both parts go in epochs.
+    """
 
     def __init__(self, steps: int, batch_size: int, sizes: tuple[int, int], ratio: float, seed: int) -> None:
         self.steps, self.batch_size, self.drop_last = steps, batch_size, True
@@ -127,12 +130,14 @@ class Batches:
     def __len__(self) -> int:
         return self.steps
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         rng = generator(self.seed, "batches", f"{self.sizes} {self.ratio}")
         first = self._stream(0, self.sizes[0], generator(self.seed, "epochs", "synthetic"))
         second = self._stream(self.sizes[0], self.sizes[1], generator(self.seed, "epochs", "real"))
-        for _ in range(self.steps):
-            yield [next(first if draw < self.ratio else second) for draw in rng.random(self.batch_size)]
+        for step in range(self.steps):
+            seeds = [seed_for(self.seed, "augment", f"{step} {place}") for place in range(self.batch_size)]
+            draws = zip(rng.random(self.batch_size), seeds, strict=True)
+            yield [(next(first if draw < self.ratio else second), seed) for draw, seed in draws]
 
     @staticmethod
     def _stream(start: int, size: int, rng: np.random.Generator) -> Iterator[int]:

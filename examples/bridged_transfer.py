@@ -29,6 +29,7 @@ from pathlib import Path
 import timm
 import torch
 from _bridged_sets import Batches, Images, Scale, Splits, by_class, few_shot, held_out, read_sets
+from _training import Seeded
 from accelerate import Accelerator, DataLoaderConfiguration
 from bridged_report import write_page
 from timm.data import resolve_model_data_config
@@ -242,7 +243,7 @@ class Trainer:
         cosine = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / stage.steps)
         )
-        feed = DataLoader(data, batch_sampler=batches, num_workers=options.workers)
+        feed = DataLoader(Seeded(data), batch_sampler=batches, num_workers=options.workers)
         model, optimizer, feed = accelerator.prepare(network, optimizer, feed)
         rng, curve, best, since, state = generator(self.seed, "mixup", ""), [], -math.inf, 0, None
         for step, (images, labels) in enumerate(feed, 1):

@@ -94,11 +94,11 @@ def test_table_page_and_resume(bridged, sets, weights, tmp_path, monkeypatch, ca
 
 
 @pytest.mark.usefixtures("no_gap")
-def test_a_cell_does_not_depend_on_the_others(bridged, sets, weights, tmp_path, monkeypatch):
+def test_a_cell_depends_neither_on_the_others_nor_on_workers(bridged, sets, weights, tmp_path, monkeypatch):
     synthetic, real = sets("synthetic", 12), sets("real", 20)
     results = []
-    for name, regimes in (("a", ["bridged"]), ("b", ["vanilla", "bridged"])):
-        words = [*small(weights), "--seeds", 1, "--regimes", *regimes]
+    for name, regimes, workers in (("a", ["bridged"], 0), ("b", ["vanilla", "bridged"], 2)):
+        words = [*small(weights), "--seeds", 1, "--workers", workers, "--regimes", *regimes]
         launch(bridged, monkeypatch, synthetic, real, tmp_path / name, *words)
         cells = [json.loads(line) for line in (tmp_path / name / "results.jsonl").read_text().splitlines()]
         results.append([(c["test"], c["curve"], c["leep"]) for c in cells if c["regime"] == "bridged"])
@@ -107,9 +107,9 @@ def test_a_cell_does_not_depend_on_the_others(bridged, sets, weights, tmp_path, 
 
 def test_mixed_batches_hold_their_share(bridged):
     batches = list(bridged.Batches(200, 32, (50, 10), 0.9, seed=3))
-    share = np.mean([index < 50 for batch in batches for index in batch])
-    assert abs(share - 0.9) < 0.02
-    real = [index - 50 for batch in batches for index in batch if index >= 50]
+    indices = [index for batch in batches for index, _ in batch]
+    assert abs(np.mean([index < 50 for index in indices]) - 0.9) < 0.02
+    real = [index - 50 for index in indices if index >= 50]
     assert all(sorted(real[start : start + 10]) == list(range(10)) for start in range(0, len(real) - 9, 10))  # epochs
     assert list(bridged.Batches(200, 32, (50, 10), 0.9, seed=3)) == batches
 
