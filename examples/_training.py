@@ -66,7 +66,8 @@ def train(
             of other settings, or a batch that the processes cannot share evenly.
     """
     config = DataLoaderConfiguration(split_batches=True)
-    accelerator = Accelerator(mixed_precision=run.precision, dataloader_config=config)
+    cpu = not torch.accelerator.is_available()  # else each of several processes on a CPU takes itself for the only one
+    accelerator = Accelerator(cpu=cpu, mixed_precision=run.precision, dataloader_config=config)
     if run.batch_size % accelerator.num_processes:
         shared = f"{run.batch_size} images for {accelerator.num_processes} processes"
         raise InputError(f"--batch-size: {shared}. Expected a multiple.")

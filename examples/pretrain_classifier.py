@@ -5,6 +5,7 @@
     python examples/pretrain_classifier.py probe fashion-mnist runs/probe --from runs/fractaldb
     python examples/pretrain_classifier.py sweep patterns runs/sweep --real photos --grid 10x100 100x10 1000x1
     accelerate launch --num_processes 8 examples/pretrain_classifier.py pretrain patterns runs/vit --preset deit
+    torchrun --nproc_per_node 2 examples/pretrain_classifier.py ...    # several processes without GPUs
 
 SOURCE of pretrain: an ImageFolder, a pattern family, or a file of classes from ``stylize patterns``. PHOTOS: a folder
 with ``train`` and ``test``, or ``fashion-mnist`` (Debian's package, painted in colour). ``--preset`` names a

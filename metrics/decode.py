@@ -29,7 +29,10 @@ def dimensions(source: Path | bytes) -> tuple[int, int]:
     """Width and height in pixels after EXIF rotation, from the file's header alone; raises ImageError."""
     with _opened(source) as image:
         check_size(image.width, image.height)
-        swapped = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        try:
+            swapped = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        except Exception as error:  # a PNG's EXIF may come after its pixels, damaged in as many ways as they
+            raise ImageError(f"damaged image data ({one_line(error)})") from error
         return (image.height, image.width) if swapped else (image.width, image.height)
 
 

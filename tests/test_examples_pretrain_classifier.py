@@ -311,20 +311,16 @@ def test_two_processes_train_like_one(patterns, tmp_path):
     source = patterns("patterns")
     words = ["pretrain", str(source), "--model", "test_vit", "--size", "32", *map(str, SHORT)]
     program = str(EXAMPLES / "pretrain_classifier.py")
-    start = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-    ]
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
     for count in ("1", "2"):
-        more = ["--multi_cpu"] if count == "2" else []
-        command = [*start, *more, "--num_processes", count, "--dynamo_backend", "no", program]
-        subprocess.run([*command, *words[:2], str(tmp_path / count), *words[2:]], check=True, timeout=600)
+        command = [*start, count, program, words[0], words[1], str(tmp_path / count), *words[2:]]
+        said = subprocess.run(command, check=True, timeout=300, capture_output=True, text=True).stdout
+        assert said.count("accuracy on training images") == 1  # one process speaks
     one, two = (load_file(tmp_path / count / "model.safetensors") for count in ("1", "2"))
     for name in one:  # no batch normalisation in this model, so only rounding differs
-        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
+        a, b = one[name], two[name]
+        if name.endswith(
+            "qkv.bias"
+        ):  # a softmax does not see the keys' bias: its gradient is rounding, scaled up by Adam
+            a, b = (torch.cat([part[: len(part) // 3], part[-(len(part) // 3) :]]) for part in (a, b))
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)

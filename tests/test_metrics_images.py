@@ -2,6 +2,7 @@ import hashlib
 import io
 import json
 import os
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -90,6 +91,15 @@ def test_exif_orientation_is_applied(orientation, tmp_path):
     }[orientation]
     close(decode(path), turned)
     assert dimensions(path) == (turned.shape[1], turned.shape[0])
+
+
+def test_dimensions_of_a_torn_file_are_refused_as_its_pixels_are():
+    whole = encoded(Image.fromarray(SQUARE))
+    for length in range(0, len(whole) - 12, 5):
+        with pytest.raises(ImageError):
+            decode(whole[:length])
+        with suppress(ImageError):  # a header may come through, another error may not
+            dimensions(whole[:length])
 
 
 def linear_profile():
