@@ -95,7 +95,7 @@ def test_exif_orientation_is_applied(orientation, tmp_path):
 
 def test_dimensions_of_a_torn_file_are_refused_as_its_pixels_are():
     whole = encoded(Image.fromarray(SQUARE))
-    for length in range(0, len(whole) - 12, 5):
+    for length in range(len(whole) // 2):
         with pytest.raises(ImageError):
             decode(whole[:length])
         with suppress(ImageError):  # a header may come through, another error may not
