@@ -58,7 +58,8 @@ def draw(points: Sequence[Point], aim: tuple[float, float]) -> str:
         elif cluster[0] in best:
             drawn.append(text(x(cluster[0][1]) + 9, y(cluster[0][2]) - 5, name))
         else:
-            drawn.append(text(x(closed) - 9, y(kept) + 13, name, "end"))
+            # A long name reaches under its neighbours' names: a line lower.
+            drawn.append(text(x(closed) - 9, y(kept) + (13 if len(cluster) == 1 else 28), name, "end"))
     size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
     label = 'role="img" aria-label="Gap closed and labels kept by every style method"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {label}>{STYLE}{"".join(drawn)}</svg>\n'

