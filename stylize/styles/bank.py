@@ -15,6 +15,7 @@ import torch
 from metrics.errors import InputError
 from metrics.images import ImageError, ImageSet, open_images
 from metrics.ledger import licences
+from metrics.precision import ieee_float32
 from metrics.registry import unknown
 from metrics.seed import seed_for
 
@@ -82,7 +83,8 @@ class StyleBank:
             )
         chosen = [self.random_style(key) if plan is None else plan[key] for key in keys]
         each = zip(images, keys, chosen, strict=True)
-        return torch.cat([images[:0], *(self._transfer_one(*one, strength, method, network) for one in each)])
+        with ieee_float32():
+            return torch.cat([images[:0], *(self._transfer_one(*one, strength, method, network) for one in each)])
 
     def _transfer_one(
         self, image: torch.Tensor, key: str, index: int, strength: float, method: str, network: Path | None

@@ -79,8 +79,8 @@ def _step(images: torch.Tensor, basis: torch.Tensor, target: torch.Tensor) -> to
     flat = values.flatten(2)
     source = quantiles(flat, KNOTS)
     moves = displacement(flat, source, limited(source, target, GAIN)).view_as(values)
-    margin = PATCH - 1
-    return F.conv_transpose2d(moves, basis)[..., margin:-margin, margin:-margin] / PATCH**2
+    spread = basis.transpose(0, 1).flip(-2, -1)  # a transposed convolution, which CUDA would sum in any order
+    return F.conv2d(moves, spread) / PATCH**2
 
 
 def _projected(images: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
