@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,11 +21,12 @@ from metrics.seed import generator, seed_for
 
 @dataclass
 class Splits:
-    """Real items: training pool, validation pool and test; all classes in one order."""
+    """Real items: training pool, validation pool and test; all classes in one order. ``digest``: of both sets."""
 
     classes: list[str]
     pool: dict[str, list[Item]]
     test: list[Item]
+    digest: str = ""
 
 
 def read_sets(options: argparse.Namespace) -> tuple[list[Item], Splits]:
@@ -54,12 +56,12 @@ def read_sets(options: argparse.Namespace) -> tuple[list[Item], Splits]:
         wanted = f"{options.shots} shots and {options.validation} for validation need {needed} images per class"
         raise InputError(f"{options.real}: {wanted}; too few: {short}. Lower --shots or --validation.")
     splits = Splits(classes, pool, [item for label in classes for item in test[label][: options.test]])
-    check_images(synthetic, splits)
+    splits.digest = check_images(synthetic, splits)
     return synthetic, splits
 
 
-def check_images(synthetic: Sequence[Item], splits: Splits) -> None:
-    """Raises InputError for a file that is no image, and for test images among the synthetic ones."""
+def check_images(synthetic: Sequence[Item], splits: Splits) -> str:
+    """A digest of all images; raises InputError for a file that is none, and for test images among the synthetic ones."""
     real = [item for label in splits.classes for item in splits.pool[label]]
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(decoded_digest, [*synthetic, *real, *splits.test]))
@@ -67,6 +69,10 @@ def check_images(synthetic: Sequence[Item], splits: Splits) -> None:
     for digest, item in zip(digests[-len(splits.test) :], splits.test, strict=True):
         if digest in shown:
             raise InputError(f"{shown[digest].location} is the test image {item.location}. Remove one of them.")
+    rows = [
+        f"{item.label} {digest}" for item, digest in zip([*synthetic, *real, *splits.test], digests, strict=True)
+    ]
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
 
 
 def decoded_digest(item: Item) -> str:

@@ -52,6 +52,7 @@ def main() -> None:
     regimes = [parse_regime(text, options) for text in options.regimes]
     synthetic, splits = read_sets(options)
     accelerator = start(options)
+    options.images, options.processes = splits.digest, accelerator.num_processes  # settings of the results
     check_network(Trainer(0, options, accelerator))
     done = read_results(options)
     for seed in options.seeds:
@@ -338,8 +339,8 @@ def read_results(options: argparse.Namespace) -> list[dict]:
         now = settings(options)
         changed = [name for name in now if now[name] != cell["settings"].get(name)]
         if changed:
-            was = ", ".join(f"--{name.replace('_', '-')} {cell['settings'].get(name)}" for name in changed)
-            raise InputError(f"{path} was made with {was}. Use the same settings, or another folder.")
+            was = ", ".join(f"{name} = {cell['settings'].get(name)} (now {now[name]})" for name in changed)
+            raise InputError(f"{path} was made with {was}. Use the same images and settings, or another folder.")
     return cells
 
 

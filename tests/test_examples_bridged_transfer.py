@@ -89,8 +89,11 @@ def test_table_page_and_resume(bridged, sets, weights, tmp_path, monkeypatch, ca
     launch(bridged, monkeypatch, synthetic, real, out, *small(weights), *regimes)
     assert "after" not in capsys.readouterr().out.split("|")[0].replace("over vanilla", "")  # no cell ran again
     assert len((out / "results.jsonl").read_text().splitlines()) == len(cells)
-    with pytest.raises(InputError, match=r"was made with --shots 3\. Use the same settings"):
+    with pytest.raises(InputError, match=r"was made with shots = 3 \(now 2\)\. Use the same images and settings"):
         launch(bridged, monkeypatch, synthetic, real, out, *small(weights), *regimes, "--shots", 2)
+    (synthetic / "cat/0.png").write_bytes((synthetic / "cat/1.png").read_bytes())
+    with pytest.raises(InputError, match=r"was made with images = \w{16} \(now \w{16}\)"):
+        launch(bridged, monkeypatch, synthetic, real, out, *small(weights), *regimes)
 
 
 @pytest.mark.usefixtures("no_gap")

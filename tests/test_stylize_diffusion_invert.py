@@ -336,17 +336,27 @@ def test_models_that_cannot_serve_are_refused_with_the_reason(model, tmp_path, m
     shutil.rmtree(mute / "tokenizer")  # diffusers alone would load it with an empty tokenizer
     still = changed("still")
     shutil.rmtree(still / "scheduler")
-    holed = changed("holed")
-    weights = next((holed / "unet").glob("*.safetensors"))
-    save_file(dict(list(load_file(weights).items())[1:]), weights, {"format": "pt"})
+    for part in ("unet", "text_encoder"):
+        cases.append((holed := changed(f"holed-{part}"), "cannot be loaded"))
+        weights = next((holed / part).glob("*.safetensors"))
+        save_file(dict(list(load_file(weights).items())[1:]), weights, {"format": "pt"})
     cases += [(half, r"unet/\*\.safetensors is missing"), (pickled, "pickled"), (torn, "cannot be loaded")]
     cases += [(mute, "tokenizer/vocab.json is missing"), (still, "scheduler_config.json is missing")]
-    cases += [(holed, "cannot be loaded")]
     for name, message in [*cases, (single, "single-file"), (tmp_path, "model_index.json: not found")]:
         with pytest.raises(InputError, match=message):
             load_pipeline(name)
     with pytest.raises(InputError, match="dtype"):
         load_pipeline(model, dtype="float8")
+
+
+def test_a_text_encoder_with_the_names_of_old_checkpoints_loads(model, tmp_path):
+    old = tmp_path / "old"
+    shutil.copytree(model, old)
+    weights = next((old / "text_encoder").glob("*.safetensors"))
+    named = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in load_file(weights).items()}
+    named["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    save_file(named, weights, {"format": "pt"})
+    assert fingerprint(load_pipeline(old)) == fingerprint(load_pipeline(model))
 
 
 def test_a_half_downloaded_model_of_the_hub_is_refused_and_a_whole_one_loads_without_network(

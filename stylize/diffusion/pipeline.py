@@ -63,6 +63,7 @@ def load_pipeline(model: str | Path = TINY, *, device: str = "cpu", dtype: str =
     options: dict[str, Any] = {name: None for name in DROPPED if name in index or name != "image_encoder"}
     options |= {"dtype": DTYPES[dtype], "use_safetensors": True, "requires_safety_checker": False}
     try:
+        options["text_encoder"] = _text_encoder(folder / "text_encoder", DTYPES[dtype])
         pipeline = diffusers.StableDiffusionPipeline.from_pretrained(folder, **options)
         for name in NETWORKS:
             getattr(pipeline, name).eval().requires_grad_(False)
@@ -71,6 +72,17 @@ def load_pipeline(model: str | Path = TINY, *, device: str = "cpu", dtype: str =
     except (OSError, ValueError, RuntimeError, KeyError) as error:  # of the files and their shapes
         advice = "Save or download it again" if local else "Delete it from the cache of the hub and repeat the command"
         raise InputError(f"{folder}: cannot be loaded ({_first_line(error)}). {advice}.") from error
+
+
+def _text_encoder(folder: Path, dtype: torch.dtype) -> Any:
+    """Loaded apart, because transformers would fill in a missing tensor at random."""
+    from transformers import CLIPTextModel
+
+    options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+    network, found = CLIPTextModel.from_pretrained(folder, **options)
+    if found["missing_keys"]:
+        raise KeyError(f"text_encoder: its weights lack {', '.join(sorted(found['missing_keys'])[:3])}")
+    return network
 
 
 def _quieten() -> None:
