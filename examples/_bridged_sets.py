@@ -69,9 +69,7 @@ def check_images(synthetic: Sequence[Item], splits: Splits) -> str:
     for digest, item in zip(digests[-len(splits.test) :], splits.test, strict=True):
         if digest in shown:
             raise InputError(f"{shown[digest].location} is the test image {item.location}. Remove one of them.")
-    rows = [
-        f"{item.label} {digest}" for item, digest in zip([*synthetic, *real, *splits.test], digests, strict=True)
-    ]
+    rows = [f"{item.label} {digest}" for item, digest in zip([*synthetic, *real, *splits.test], digests, strict=True)]
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
 
 
