@@ -61,7 +61,7 @@ def read_sets(options: argparse.Namespace) -> tuple[list[Item], Splits]:
 
 
 def check_images(synthetic: Sequence[Item], splits: Splits) -> str:
-    """A digest of all images; raises InputError for a file that is none, and for test images among the synthetic ones."""
+    """A digest of all images; raises InputError for a file that is none and for a test image among the synthetic."""
     real = [item for label in splits.classes for item in splits.pool[label]]
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(decoded_digest, [*synthetic, *real, *splits.test]))
