@@ -78,8 +78,9 @@ def _text_encoder(folder: Path, dtype: torch.dtype) -> Any:
     """Loaded apart, because transformers would fill in a missing tensor at random."""
     from transformers import CLIPTextModel
 
-    options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
-    network, found = CLIPTextModel.from_pretrained(folder, **options)
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+    loaded: Any = CLIPTextModel.from_pretrained(folder, **options)
+    network, found = loaded
     if found["missing_keys"]:
         raise KeyError(f"text_encoder: its weights lack {', '.join(sorted(found['missing_keys'])[:3])}")
     return network
