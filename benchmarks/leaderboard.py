@@ -338,8 +338,9 @@ def contents(found: list[dict[str, Any]]) -> str:
 
 
 def summary(found: list[dict[str, Any]]) -> dict[str, float]:
-    keys = [column[1] for column in COLUMNS]
-    return {key: round(float(np.mean([c[key] for c in found])), 4) for key in keys if all(key in c for c in found)}
+    """The mean of every number over the cells that have it."""
+    held = {key: [c[key] for c in found if key in c] for _, key, *_ in COLUMNS}
+    return {key: round(float(np.mean(values)), 4) for key, values in held.items() if values}
 
 
 if __name__ == "__main__":

@@ -19,20 +19,21 @@ COLUMNS = {
 LEGEND = (
     "lite0, lite2: share of the gap to held-out photos closed, by two networks; structure: gradient correlation; "
     "labels: label probe; copies: share of copied patches; seconds: per image of 256 px on one core; MiB: peak memory. "
-    f"Methods compose (colour+texture); of {', '.join(LEVELLED)} the finest scales can work alone ({LEVELLED[1]}:1)"
+    f"Methods compose with a plus; of {', '.join(LEVELLED)} the finest scales can work alone ({LEVELLED[1]}:1)"
 )
 
 
 def table() -> str:
-    """A line per method, then one per preset, each with its measured row; blank where nothing was measured."""
+    """A line per method, composition and preset, each with its measured row; blank where nothing was measured."""
+    measured = json.loads((files(__package__) / "leaderboard.json").read_text())
     rows = [(name, name, text) for name, text in METHODS.items()]
+    rows += [(name, name, "first the one, then the other") for name in measured if "+" in name]
     points = [(f"--preset {name}", *point) for name, point in PRESETS.items()]
     presets = [
         (title, method if strength == 1 else f"{method}@{strength:g}", f"--method {method} --strength {strength:g}")
         for title, method, strength in points
     ]
     width = max(len(title) for title, *_ in rows + presets)
-    measured = json.loads((files(__package__) / "leaderboard.json").read_text())
     lines = [f"{'':{width}}  {'  '.join(COLUMNS.values())}"]
     lines += [f"{title:{width}}  {_cells(measured.get(row, {}))}  {text}" for title, row, text in rows]
     lines += ["", *(f"{title:{width}}  {_cells(measured.get(row, {}))}  {text}" for title, row, text in presets)]
