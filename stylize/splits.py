@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from metrics.errors import InputError
-from metrics.images import ImageSet, natural, open_images, sha256
+from metrics.images import ImageError, ImageSet, Item, natural, open_images, sha256
 from metrics.seed import seed_for
 
 from .job import to_json, write_atomically
@@ -13,6 +19,7 @@ from .job import to_json, write_atomically
 PARTS = ("learn", "tune", "judge")
 LEAST = 2  # photos that a distance to them needs
 SEAL = "judged.json"
+SAME = 0.98  # correlation of 16 × 16 thumbnails from which two files show one photo
 
 
 class SealedPhotos:
@@ -25,46 +32,138 @@ class SealedPhotos:
         return len(self.__images)
 
     def open(self, study: Path) -> ImageSet:
-        """The photos, after writing ``study/judged.json``, with which no search continues."""
-        keys = [item.key for item in self.__images]
-        write_atomically(study / SEAL, to_json({"judged": True, "photos": keys}))
+        """The photos, after writing ``study/judged.json``, with which no search continues.
+
+        Raises:
+            InputError: the study was judged by other photos before.
+        """
+        keys, seal = [item.key for item in self.__images], study / SEAL
+        digests = sorted(photo_digest(item) for item in self.__images)
+        if seal.exists() and json.loads(seal.read_text()).get("sha256", digests) != digests:
+            raise InputError(
+                f"{study}: was judged by other photos before, named in {seal}. A study is judged once: restore those "
+                "photos to see the same verdict again, or tune and judge a new study in another folder."
+            )
+        write_atomically(seal, to_json({"judged": True, "photos": keys, "sha256": digests}))
         return self.__images
 
+    def check_unseen(self, seen: ImageSet) -> None:
+        """Raises InputError where a judge photo shows what a photo of ``seen`` shows: resized, recoded or renamed.
 
-def split_photos(real: str | Path, seed: int = 0) -> tuple[ImageSet, ImageSet, SealedPhotos]:
+        Equal files are refused by :func:`split_photos` already. This looks at pixels, so it belongs to judging.
+        """
+        theirs = {item.key: _thumbnail(item) for item in seen}
+        for item in self.__images:
+            own = _thumbnail(item)
+            for key, other in theirs.items():
+                if own is not None and other is not None and float(own @ other) > SAME:
+                    raise InputError(
+                        f"{item.location}: shows the same picture as {key}, which the search has seen, so it cannot "
+                        "judge. Remove it from the judge photos and repeat the command; where the photos are not in "
+                        f"the subfolders {', '.join(PARTS)}, tune again in another folder."
+                    )
+
+
+def split_photos(real: Any, seed: int = 0) -> tuple[ImageSet, ImageSet, SealedPhotos]:
     """The photos to learn from, to tune on and to judge by; no photo is in two parts.
 
-    A folder with the subfolders ``learn``, ``tune`` and ``judge`` is already split. Any other folder is split here:
-    half of the photos, in an order drawn from ``seed`` and the file's content, is for learning, a quarter for each of
-    the others.
+    Photos below ``learn``, ``tune`` and ``judge``, of a folder, an archive or a list, are already split. Any others are
+    split here: half of the groups (by default a photo each), in an order drawn from ``seed`` and the file's content, is
+    for learning, a quarter for each of the others.
 
     Raises:
-        InputError: fewer than two photos for a part, or one file in two parts.
+        InputError: fewer than two photos for a part, some of the three subfolders alone, one file in two parts, or a
+            photo that cannot be opened.
     """
-    real = Path(real)
-    if all((real / part).is_dir() for part in PARTS):
-        sets = [open_images(real / part) for part in PARTS]
-    else:
-        sets = _dealt(open_images(real), seed)
+    sets = _given(Path(real)) if isinstance(real, str | Path) and Path(real).is_dir() else None
+    if sets is None:
+        photos = open_images(real)
+        sets = _below_parts(photos) or _dealt(photos, seed)
     owner: dict[str, str] = {}
     for part, images in zip(PARTS, sets, strict=True):
         if part != "learn" and len(images) < LEAST:
             raise InputError(
-                f"{real}: {len(images)} photos are left for {part!r}; at least {LEAST} are needed. "
+                f"{images.root}: {len(images)} photos are left for {part!r}; at least {LEAST} are needed. "
                 f"Add photos (8 or more split well), or make the subfolders {', '.join(PARTS)} yourself."
             )
         for item in images:
-            digest = sha256(item.path)
+            digest = photo_digest(item)
             if owner.setdefault(digest, part) != part:
                 raise InputError(
-                    f"{item.path}: the same photo is in the parts {owner[digest]!r} and {part!r}. Remove it from one."
+                    f"{item.location}: the same photo is in the parts {owner[digest]!r} and {part!r}. "
+                    "Remove it from one."
                 )
     return sets[0], sets[1], SealedPhotos(sets[2])
 
 
+def photo_digest(item: Item) -> str:
+    """SHA-256 of the photo as it is stored; nothing is decoded.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    try:
+        return sha256(item.content) if isinstance(item.content, Path) else item.digest()
+    except (ImageError, OSError) as error:
+        raise InputError(f"{item.location}: cannot be opened ({error}). Repair it or remove it.") from error
+
+
+def _given(folder: Path) -> list[ImageSet] | None:
+    """The sets of the three subfolders; None where there is none of them."""
+    found = [part for part in PARTS if (folder / part).is_dir()]
+    _check_parts(folder, found)
+    return [open_images(folder / part) for part in PARTS] if found else None
+
+
+def _below_parts(photos: ImageSet) -> list[ImageSet] | None:
+    """The photos of an archive or a list by the folder in which their keys part; None where none is that of a part.
+
+    Their keys begin below that folder, as those of the subfolders of a folder do.
+    """
+    folders = [item.key.split("/")[:-1] for item in photos]
+    least, most = min(folders), max(folders)  # as lists compare, what these two share is common to all
+    depth = next((at for at, (a, b) in enumerate(zip(least, most, strict=False)) if a != b), len(least))
+    by_part: dict[str, list[Item]] = {part: [] for part in PARTS}
+    for item, folder in zip(photos, folders, strict=True):
+        if len(folder) > depth and folder[depth] in by_part:
+            key = "/".join(item.key.split("/")[depth + 1 :])
+            own = replace(item, key=key, group=key if item.group == item.key else item.group)
+            by_part[folder[depth]].append(own)
+    found = [part for part in PARTS if by_part[part]]
+    _check_parts(photos.root, found)
+    return [ImageSet(photos.root, items) for items in by_part.values()] if found else None
+
+
+def _check_parts(root: Path, found: list[str]) -> None:
+    missing = [part for part in PARTS if part not in found]
+    if found and missing:
+        raise InputError(
+            f"{root}: has photos in {', '.join(found)}, and no {', '.join(missing)}. Expected all of "
+            f"{', '.join(PARTS)}, or none of them, and then the photos are split here."
+        )
+
+
 def _dealt(photos: ImageSet, seed: int) -> list[ImageSet]:
-    unique = {sha256(item.path): item for item in reversed(photos)}  # of equal files the first
-    order = [unique[digest] for digest in sorted(unique, key=lambda digest: seed_for(seed, "split", digest))]
+    unique = {photo_digest(item): item for item in reversed(photos)}  # of equal files the first
+    groups: dict[str, list[Item]] = {}
+    first: dict[str, str] = {}
+    for digest, item in reversed(unique.items()):
+        groups.setdefault(item.group, []).append(item)
+        first.setdefault(item.group, digest)
+    order = sorted(groups, key=lambda group: seed_for(seed, "split", first[group]))
     quarter = max(len(order) // 4, min(LEAST, len(order) // 3))
     cuts = [order[2 * quarter :], order[:quarter], order[quarter : 2 * quarter]]
-    return [ImageSet(photos.root, sorted(part, key=lambda item: natural(item.key))) for part in cuts]
+    parts = [[item for group in cut for item in groups[group]] for cut in cuts]
+    return [ImageSet(photos.root, sorted(part, key=lambda item: natural(item.key))) for part in parts]
+
+
+def _thumbnail(item: Item) -> np.ndarray | None:
+    """16 × 16 grey levels, centred and of length one; None for a photo that is flat or cannot be read."""
+    try:
+        small = Image.fromarray(item.read()).convert("L").resize((16, 16), Image.Resampling.BOX)
+    except ImageError:
+        return None
+    levels = np.asarray(small, dtype=np.float64).ravel()
+    levels -= levels.mean()
+    length = float(np.linalg.norm(levels))
+    return levels / length if length > 1 else None

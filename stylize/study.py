@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
+DATA = ("learn", "tune", "contents")  # what of a configuration are digests of image sets
 STARTUP = 8  # trials drawn at random before the sampler learns, and before any is stopped early
 
 
@@ -34,6 +35,14 @@ class Budget:
     structure: float = 0.8
     labels: float = 0.95
     copies: float = 0.05
+
+    def check(self) -> None:
+        """Raises InputError for a bound that no result can keep, or that says nothing."""
+        if not (-1 <= self.structure <= 1 and 0 <= self.labels <= 1 and 0 <= self.copies <= 1):
+            raise InputError(
+                f"structure {self.structure:g}, labels {self.labels:g}, copies {self.copies:g}: expected a structure "
+                "of -1 to 1, and labels and copies of 0 to 1."
+            )
 
 
 @dataclass(frozen=True)
@@ -71,16 +80,42 @@ class Trial:
 
 
 def open_study(out: Path) -> Study:
-    """The Optuna study of a folder, created when missing."""
+    """The Optuna study of a folder, created when missing.
+
+    Raises:
+        InputError: Optuna is missing, or the file is no study.
+    """
     optuna = import_optuna()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study: Study = optuna.create_study(
-        storage=f"sqlite:///{(out / 'study.sqlite3').resolve()}",
-        study_name="stylize tune",
-        load_if_exists=True,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP),
-    )
+    file = out / "study.sqlite3"
+    try:
+        study: Study = optuna.create_study(
+            storage=f"sqlite:///{file.resolve()}",
+            study_name="stylize tune",
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP),
+        )
+    except Exception as error:  # SQLAlchemy's, sqlite's and Optuna's own, by what is wrong with the file
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{file}: cannot be read as a study ({reason}). Name a new folder.") from error
     return study
+
+
+def read_config(out: Path) -> dict[str, Any]:
+    """The configuration of the study in a folder.
+
+    Raises:
+        InputError: OUT holds no study, or its ``config.json`` is damaged.
+    """
+    started = out / "config.json"
+    if not started.is_file():
+        raise InputError(f"{out}: holds no study. Start one with: stylize tune REAL SYNTHETIC {out}")
+    try:
+        config = json.loads(started.read_text())
+        Budget(**config["budget"])
+        return dict(config)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{started}: damaged ({type(error).__name__}: {error}). Name a new folder.") from error
 
 
 def ended(study: Study, budget: Budget) -> list[Trial]:
@@ -97,10 +132,18 @@ def best(found: Sequence[Trial], budget: Budget) -> Trial:
     feasible = [trial for trial in found if trial.feasible]
     if not feasible:
         structures = [trial.structure for trial in found if trial.structure is not None]
+        kept = [trial.labels for trial in found if trial.labels is not None]
+        copied = [trial.copies for trial in found if trial.copies is not None]
+        seen = [
+            *([f"structure {max(structures):.2f}"] if structures else []),
+            *([f"labels {max(kept):.2f}"] if kept else []),
+            *([f"copies {min(copied):.3f}"] if copied else []),
+        ]
         raise InputError(
             f"none of {len(found)} trials keeps structure {budget.structure:g}, labels {budget.labels:g} and copies "
-            f"{budget.copies:g}; "
-            f"the best structure seen is {max(structures, default=math.nan):.2f}. Raise --trials or lower the budget."
+            f"{budget.copies:g}; the best seen, each in some trial: {', '.join(seen) or 'no trial was completed'}. "
+            "Repeat the command with a larger --trials, or with another budget (--structure, --labels, --copies) and a "
+            "new folder."
         )
     return min(feasible, key=lambda trial: (trial.kid, trial.number))
 
@@ -130,23 +173,32 @@ def record(trial: FrozenTrial, budget: Budget, done: int = 0, total: int = 0) ->
 def locked(out: Path, config: Mapping[str, Any]) -> Iterator[None]:
     """Hold the folder; refuse another process, another study, a judged one, or a folder of something else."""
     started = out / "config.json"
-    if (out / SEAL).exists():
-        raise InputError(
-            f"{out}: this study has been judged, so it takes no more trials: its choice would no longer be blind. "
-            "Name another folder for a new study."
-        )
     if out.exists() and (not out.is_dir() or (_visible(out) and not started.exists())):
         raise InputError(f"{out}: not an empty folder, and no study of this command. Name a new folder.")
     out.mkdir(parents=True, exist_ok=True)
+    with held(out):
+        if (out / SEAL).exists():
+            raise InputError(
+                f"{out}: this study has been judged, so it takes no more trials: its choice would no longer be blind. "
+                "Name another folder for a new study."
+            )
+        if started.exists():
+            check_same(out, read_config(out), json.loads(json.dumps(config)))
+        else:
+            write_atomically(started, to_json(config))
+        yield
+
+
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Hold the folder of a study: no search goes on while it is judged."""
     with (out / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"{out}: another process is tuning in it. Wait for it, or name another folder.") from None
-        if started.exists():
-            _refuse_other(out, json.loads(started.read_text()), json.loads(json.dumps(config)))
-        else:
-            write_atomically(started, to_json(config))
+            raise InputError(
+                f"{out}: another process is tuning in it or judging it. Wait for it, or name another folder."
+            ) from None
         yield
 
 
@@ -154,15 +206,24 @@ def _visible(folder: Path) -> bool:
     return any(not path.name.startswith(".") for path in folder.iterdir())
 
 
-def _refuse_other(out: Path, other: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    for name, value in config.items():
-        if other.get(name) != value:
-            if name in ("learn", "tune", "contents"):
-                raise InputError(f"{out}: holds a study of other {name} images. Name another folder.")
+def check_same(out: Path, other: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Raises InputError where the study in the folder, ``other``, is of other settings or data than ``config``."""
+    for name in [*(name for name in config if name not in DATA), *(name for name in DATA if name in config)]:
+        was, value = other.get(name), config[name]
+        if was == value:
+            continue
+        if name in DATA:
             raise InputError(
-                f"{out}: holds a study with {name} = {other.get(name)!r}, and this command says {value!r}. "
-                "Repeat the earlier setting to continue it, or name another folder."
+                f"{out}: holds a study of other {name} images: some were added, removed or changed since. Restore "
+                "them to continue it, or name another folder."
             )
+        if isinstance(was, dict) and isinstance(value, dict):  # the budget
+            name = next(part for part in value if was.get(part) != value[part])
+            was, value = was.get(name), value[name]
+        raise InputError(
+            f"{out}: holds a study with {name} = {was!r}, and this command says {value!r}. "
+            "Repeat the earlier setting to continue it, or name another folder."
+        )
 
 
 def import_optuna() -> Any:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,8 +50,8 @@ AUDITED, PATCHES = 24, 8  # results, and patches of each at each scale, that the
 
 
 def tune(
-    real: str | Path,
-    synthetic: str | Path,
+    real: Any,
+    synthetic: Any,
     out: str | Path,
     *,
     trials: int = 40,
@@ -70,8 +70,9 @@ def tune(
     ``config.json``. The sequence of trials depends on the arguments alone, also across interruptions.
 
     Args:
-        real: photos, see :func:`stylize.splits.split_photos`.
-        synthetic: the images to stylise.
+        real: photos, from any source that :func:`metrics.images.open_images` reads; see
+            :func:`stylize.splits.split_photos`.
+        synthetic: the images to stylise, from any such source.
         out: folder of the study; new, empty, or an earlier search of the same configuration.
         trials: ended trials, those of earlier runs included.
         images: contents that every trial stylises, at least 20; classes of ten where there are labels.
@@ -84,12 +85,15 @@ def tune(
         device: where the network runs.
 
     Raises:
-        InputError: Optuna is missing, bad photos or images, another study in OUT, or one that has been judged.
+        InputError: Optuna is missing, bad photos, images or numbers, OUT lies among the images, or holds another study,
+            or one that has been judged.
     """
     out, budget = Path(out), budget or Budget()
     if trials < 1 or images < 20:
         raise InputError(f"trials = {trials}, images = {images}: expected at least 1 trial and 20 images.")
+    budget.check()
     import_optuna()
+    _check_outside(out, real, synthetic)
     photos, targets, _ = split_photos(real, seed)
     contents = choose_contents(open_images(synthetic), images, seed)
     config = {
@@ -158,7 +162,7 @@ class Objective:
             for item in items:
                 image = to_batch(item.read())
                 done = self.bank.transfer(image, [item.key], strength, method=method, plan=self.plans[assignment])
-                results.append(StylisedItem(item.key, item.path, item.label, item.group, image=to_image(done)))
+                results.append(StylisedItem(item.key, item.content, item.label, item.group, image=to_image(done)))
         return results
 
     def copies(self, results: Sequence[Item]) -> float:
@@ -186,6 +190,15 @@ class StylisedItem(Item):
         """The pixels."""
         assert self.image is not None
         return self.image
+
+
+def _check_outside(out: Path, *sources: Any) -> None:
+    """What a study writes would be found in a folder of images the next time."""
+    for source in sources:
+        if not isinstance(source, str | Path) or not Path(source).is_dir():
+            continue
+        if Path(source).resolve() in (out.resolve(), *out.resolve().parents):
+            raise InputError(f"{out}: lies inside the folder of images {source}. Name a folder outside it.")
 
 
 def choose_contents(images: ImageSet, count: int, seed: int) -> ImageSet:

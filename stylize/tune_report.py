@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from metrics.errors import InputError
 from metrics.gap import compare
 from metrics.gap_report import GapReport
-from metrics.images import ImageSet, open_images
+from metrics.images import SUFFIXES as IMAGE_SUFFIXES
+from metrics.images import ImageError, ImageSet, open_images
 from metrics.report import write_report
 from metrics.report.chart import ticks_over
 from metrics.seed import seed_for
 
-from .apply import apply_style
+from .apply import apply_style, content_digest
+from .data.encode import encode
+from .data.manifest import carried
 from .job import Progress, write_atomically
 from .splits import split_photos
-from .study import Budget, Trial, best, ended, open_study
+from .study import Budget, Trial, best, check_same, ended, held, open_study, read_config
 from .tune import CROPS, choose_contents
 
 LISTED = 25  # trials in the page's table
@@ -32,12 +35,9 @@ def read_study(out: str | Path) -> tuple[list[Trial], Budget]:
     """The ended trials of a study folder and its budget.
 
     Raises:
-        InputError: OUT holds no study.
+        InputError: OUT holds no study, or a damaged one.
     """
-    started = Path(out) / "config.json"
-    if not started.is_file():
-        raise InputError(f"{out}: holds no study. Start one with: stylize tune REAL SYNTHETIC {out}")
-    budget = Budget(**json.loads(started.read_text())["budget"])
+    budget = Budget(**read_config(Path(out))["budget"])
     return ended(open_study(Path(out)), budget), budget
 
 
@@ -51,14 +51,15 @@ def pareto(trials: Sequence[Trial]) -> list[Trial]:
     return front
 
 
-def command(winner: Trial, out: Path, synthetic: str | Path) -> str:
+def command(winner: Trial, out: Path, synthetic: Any) -> str:
     """The command line that stylises the whole set at the winning point."""
-    words = ["stylize", "apply", str(out / "style.safetensors"), str(synthetic), "stylised"]
+    source = str(synthetic) if isinstance(synthetic, str | Path) else "SYNTHETIC"  # which no command line names
+    words = ["stylize", "apply", str(out / "style.safetensors"), source, "stylised"]
     words += ["--method", winner.method, "--strength", f"{winner.strength:.3g}", "--assignment", winner.assignment]
     return shlex.join(words)
 
 
-def write_page(out: str | Path, synthetic: str | Path) -> Path:
+def write_page(out: str | Path, synthetic: Any) -> Path:
     """Write ``tune.html``: the Pareto plot, the trials, the winner; needs no script and no network."""
     out = Path(out)
     trials, budget = read_study(out)
@@ -86,8 +87,8 @@ def write_page(out: str | Path, synthetic: str | Path) -> Path:
 
 
 def judge(
-    real: str | Path,
-    synthetic: str | Path,
+    real: Any,
+    synthetic: Any,
     out: str | Path,
     *,
     extractor: str = "efficientnet-lite2",
@@ -101,37 +102,56 @@ def judge(
     the search and for ``extractor``, which the search has not seen.
 
     Raises:
-        InputError: no study, no feasible trial, other photos than the study's, or the search used ``extractor``.
+        InputError: no study, no feasible trial, other photos or images than the study's, judged before by other photos,
+            a judge photo that the search has seen, or the search used ``extractor``.
     """
     out = Path(out)
     trials, budget = read_study(out)
-    config = json.loads((out / "config.json").read_text())
-    if extractor == config["extractor"]:
-        raise InputError(f"{extractor} has tuned this study and cannot judge it. Name another network.")
-    winner = best(trials, budget)
-    photos, _, sealed = split_photos(real, config["seed"])
-    contents = _fresh(open_images(synthetic), config, images)
-    for item in contents:
-        target = out / "contents" / item.path.relative_to(contents.root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.exists():
-            shutil.copyfile(item.path, target)
-    yield from apply_style(
-        out / "style.safetensors",
-        out / "contents",
-        out / "stylised",
-        method=winner.method,
-        strength=winner.strength,
-        assignment=winner.assignment,
-        workers=workers,
-    )
-    held_out = sealed.open(out)
-    for network in (config["extractor"], extractor):
-        report = compare(
-            out / "stylised", held_out, before=out / "contents", floor=photos, crops=CROPS, extractor=network
+    with held(out):
+        config = read_config(out)
+        if extractor == config["extractor"]:
+            raise InputError(f"{extractor} has tuned this study and cannot judge it. Name another network.")
+        winner = best(trials, budget)
+        photos, targets, sealed = split_photos(real, config["seed"])
+        everything = open_images(synthetic)
+        chosen = choose_contents(everything, config["images"], config["seed"])
+        digests = {"learn": photos, "tune": targets, "contents": chosen}
+        check_same(out, config, {name: content_digest(one) for name, one in digests.items()})
+        sealed.check_unseen(photos)
+        sealed.check_unseen(targets)
+        _write_contents(_fresh(everything, config, images), out / "contents")
+        yield from apply_style(
+            out / "style.safetensors",
+            out / "contents",
+            out / "stylised",
+            method=winner.method,
+            strength=winner.strength,
+            assignment=winner.assignment,
+            workers=workers,
         )
-        write_report(report, out / f"judge-{network.replace(':', '-')}")
-        yield report
+        held_out = sealed.open(out)
+        for network in (config["extractor"], extractor):
+            report = compare(
+                out / "stylised", held_out, before=out / "contents", floor=photos, crops=CROPS, extractor=network
+            )
+            write_report(report, out / f"judge-{network.replace(':', '-')}")
+            yield report
+
+
+def _write_contents(contents: ImageSet, folder: Path) -> None:
+    """The contents as a folder of files with their labels, whatever they come from; nothing is recoded."""
+    rows = []
+    for item in contents:
+        try:
+            loaded = item.load()
+        except ImageError:  # as the search does
+            continue
+        suffix = Path(item.location).suffix
+        name = item.key + (suffix if suffix.lower() in IMAGE_SUFFIXES else ".png")
+        if not (folder / name).exists():
+            write_atomically(folder / name, loaded if isinstance(loaded, bytes) else encode(loaded))
+        rows.append(json.dumps({"file_name": name, **carried(item, {})}, sort_keys=True, ensure_ascii=False) + "\n")
+    write_atomically(folder / "metadata.jsonl", "".join(rows).encode())
 
 
 def _fresh(images: ImageSet, config: dict[str, object], count: int) -> ImageSet:

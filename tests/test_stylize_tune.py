@@ -1,6 +1,10 @@
 import json
+import shutil
 import sys
+import tarfile
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -100,6 +104,65 @@ def test_a_photo_in_two_parts_or_too_few_are_refused(photos, folder, picture):
         split_photos(folder("few", {f"{i}.png": picture(i) for i in range(4)}))
 
 
+def packed(root, path):
+    """A folder's images as a zip, a WebDataset tar or a list, by the suffix of ``path``."""
+    files = sorted(root.rglob("*.png"))
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in files:
+                archive.write(file, file.relative_to(root))
+    elif path.suffix == ".tar":
+        with tarfile.open(path, "w") as archive:
+            for file in files:
+                archive.add(file, file.relative_to(root))
+    else:
+        path.write_text("".join(f"{file}\n" for file in files))
+    return path
+
+
+@pytest.mark.parametrize("name", ["photos.zip", "photos.tar", "photos.txt"])
+def test_photos_that_are_split_already_stay_so_in_any_source(photos, tmp_path, name):
+    sets = split_photos(packed(photos, tmp_path / name))
+    wanted = split_photos(photos)
+    for found, expected in zip(sets[:2], wanted[:2], strict=True):
+        assert [item.digest() for item in found] == [item.digest() for item in expected]
+    assert len(sets[2]) == len(wanted[2]) == 2
+
+
+@pytest.mark.parametrize("name", ["flat.zip", "flat.tar", "flat.txt"])
+def test_photos_are_dealt_alike_whatever_they_are_packed_in(folder, picture, tmp_path, name):
+    root = folder("flat", {f"{i}.png": picture(i) for i in range(9)})
+    sets, wanted = split_photos(packed(root, tmp_path / name)), split_photos(root)
+    assert [[Path(i.key).name for i in part] for part in sets[:2]] == [[i.key for i in part] for part in wanted[:2]]
+    images = np.stack([item.read() for item in open_images(root)])
+    assert [len(part) for part in split_photos(images)] == [5, 2, 2]
+
+
+def test_a_part_that_is_missing_is_not_made_up(photos, tmp_path):
+    shutil.rmtree(photos / "judge")
+    for source in (photos, packed(photos, tmp_path / "p.zip")):
+        with pytest.raises(InputError, match=r"has photos in learn, tune, and no judge\. Expected all of"):
+            split_photos(source)
+
+
+def test_photos_of_one_group_are_in_one_part(folder, picture):
+    root = folder("flat", {f"{i}.png": picture(i) for i in range(16)})
+    rows = [json.dumps({"file_name": f"{i}.png", "group": f"scene {i // 2}"}) for i in range(16)]
+    (root / "metadata.jsonl").write_text("\n".join(rows))
+    learnt, tuned, _ = split_photos(root)
+    assert not {item.group for item in learnt} & {item.group for item in tuned}
+    assert (len(learnt), len(tuned)) == (8, 4)
+
+
+def test_a_photo_that_cannot_be_opened_is_named(folder, picture, tmp_path):
+    path = packed(folder("flat", {f"{i}.png": picture(i) for i in range(9)}), tmp_path / "p.zip")
+    data = bytearray(path.read_bytes())
+    data[200] ^= 255
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"p\.zip::0\.png: cannot be opened \(damaged archive member"):
+        split_photos(path)
+
+
 # --- the search -----------------------------------------------------------------------------------------------------
 
 
@@ -154,6 +217,20 @@ def test_the_search_never_decodes_a_judge_photo(photos, contents, tmp_path, monk
     assert any("/tune/" in path for path in seen) and not any("/judge/" in path for path in seen)
 
 
+@pytest.mark.parametrize("suffix", [".zip", ".tar", ".txt"])
+def test_any_source_is_searched_and_judged_like_its_folder(photos, contents, tmp_path, suffix):
+    budget = Budget(structure=-1, labels=0, copies=1)
+    inputs = packed(photos, tmp_path / f"photos{suffix}"), packed(contents, tmp_path / f"contents{suffix}")
+    found = search(*inputs, tmp_path / "s", trials=1, budget=budget, methods=("colour",))
+    if suffix != ".txt":  # where the keys of the contents begin elsewhere
+        assert points(found) == points(search(photos, contents, tmp_path / "t", trials=1, budget=budget,
+                                              methods=("colour",)))  # fmt: skip
+    reports = [step for step in judge(*inputs, tmp_path / "s", extractor="other") if isinstance(step, GapReport)]
+    assert len(reports) == 2
+    assert {item.label for item in open_images(tmp_path / "s/stylised")} == {i.label for i in open_images(inputs[1])}
+    assert f"contents{suffix} stylised" in command(best(*read_study(tmp_path / "s")), tmp_path / "s", inputs[1])
+
+
 def test_methods_of_several_scales_are_tried_on_some_of_them(photos, contents, tmp_path):
     found = search(photos, contents, tmp_path / "s", trials=9, methods=("colour", "patches"))
     methods = {trial.method for trial in found}
@@ -166,10 +243,10 @@ def test_methods_of_several_scales_are_tried_on_some_of_them(photos, contents, t
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": 1}, "holds a study of other tune images|holds a study with seed = 0|other contents images"),
+        ({"seed": 1}, r"holds a study with seed = 0, and this command says 1\."),
         ({"methods": ("colour",)}, "holds a study with methods"),
-        ({"budget": Budget(structure=0.5)}, "holds a study with budget"),
-        ({"images": 24}, "other contents images"),
+        ({"budget": Budget(structure=0.5)}, r"holds a study with structure = 0\.8, and this command says 0\.5"),
+        ({"images": 24}, "holds a study with images = 20"),
     ],
 )
 def test_another_study_in_the_folder_is_refused(photos, contents, tmp_path, change, message):
@@ -187,7 +264,7 @@ def test_a_study_of_other_data_is_refused_and_kept(photos, contents, tmp_path, p
     changed = sorted(contents.rglob("*.png")) if file is None else [photos / file]
     for number, path in enumerate(changed):
         Image.fromarray(picture(90 + number, 40, 40)).save(path)
-    with pytest.raises(InputError, match=rf"holds a study of other {part} images\. Name another folder"):
+    with pytest.raises(InputError, match=rf"holds a study of other {part} images: .* Restore them to"):
         search(photos, contents, tmp_path / "s", trials=2)
     assert points(read_study(tmp_path / "s")[0]) == before
 
@@ -197,6 +274,12 @@ def test_bad_requests(photos, contents, tmp_path, monkeypatch):
         search(photos, contents, tmp_path / "s", trials=0)
     with pytest.raises(InputError, match=r"unknown style method 'color'\. Did you mean 'colour'"):
         search(photos, contents, tmp_path / "s", methods=("color",))
+    for bad in ({"structure": 2}, {"labels": -1}, {"copies": float("nan")}):
+        with pytest.raises(InputError, match="expected a structure of -1 to 1, and labels and copies of 0 to 1"):
+            search(photos, contents, tmp_path / "s", budget=Budget(**bad))
+    for inside in (photos, contents):
+        with pytest.raises(InputError, match="lies inside the folder of images"):
+            search(photos, contents, inside / "s")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").touch()
     with pytest.raises(InputError, match="no study of this command"):
@@ -224,7 +307,8 @@ def test_the_best_is_the_feasible_trial_of_least_kid():
     ]
     assert best(trials, Budget()).number == 3
     with pytest.raises(
-        InputError, match=r"none of 1 trials keeps structure 0\.8, labels 0\.95 and copies 0\.05; the best structure"
+        InputError,
+        match=r"none of 1 trials keeps .* labels 0\.95 and copies 0\.05; the best seen, .*structure 0\.50",
     ):
         best(trials[:1], Budget())
     stopped = replace(trial(4, 0.99, 0.99), state="pruned", kid=None, closed=None, structure=None, feasible=False)
@@ -257,6 +341,59 @@ def test_judging_closes_the_study_and_uses_fresh_contents(photos, contents, tmp_
         search(photos, contents, out, budget=Budget(structure=-1, labels=0, copies=1), trials=9)
     again = [step for step in judge(photos, contents, out, extractor="other") if isinstance(step, GapReport)]
     assert [r.rows[0].measurements[0].value for r in again] == [r.rows[0].measurements[0].value for r in reports]
+
+
+def test_the_judge_refuses_what_the_search_has_seen_or_not_seen(photos, contents, tmp_path, picture):
+    out, budget = tmp_path / "s", Budget(structure=-1, labels=0, copies=1)
+    search(photos, contents, out, trials=1, budget=budget)
+
+    def refused(message):
+        with pytest.raises(InputError, match=message):
+            list(judge(photos, contents, out, extractor="other"))
+        assert not (out / "judged.json").exists() and not (out / "stylised").exists()
+
+    again = photos / "judge/recoded.jpg"
+    Image.open(photos / "tune/tune0.png").save(again, quality=90)
+    refused(r"recoded\.jpg: shows the same picture as tune0, .* Remove it from the judge photos and repeat")
+    again.unlink()
+    (photos / "learn/learn0.png").rename(tmp_path / "away.png")
+    refused("holds a study of other learn images")
+    (tmp_path / "away.png").rename(photos / "learn/learn0.png")
+    Image.fromarray(picture(77, 40, 40)).save(contents / "a/0.png")
+    Image.fromarray(picture(78, 40, 40)).save(contents / "b/0.png")
+    for path in contents.rglob("*.png"):
+        Image.open(path).transpose(Image.Transpose.ROTATE_180).save(path)
+    refused("holds a study of other contents images")
+
+
+def test_a_study_is_judged_by_one_set_of_photos(folder, picture, tmp_path):
+    sets = [folder(name, {f"{i}.png": picture(i + start) for i in range(8)}) for name, start in (("a", 0), ("b", 20))]
+    first, second = (split_photos(root)[2] for root in sets)
+    first.open(tmp_path), first.open(tmp_path)
+    with pytest.raises(InputError, match=r"was judged by other photos before, named in .*judged\.json"):
+        second.open(tmp_path)
+
+
+def test_no_search_goes_on_while_a_study_is_judged(photos, contents, tmp_path):
+    out, budget = tmp_path / "s", Budget(structure=-1, labels=0, copies=1)
+    searching = tune(photos, contents, out, trials=9, images=20, size=32, crops=2, methods=("colour",), budget=budget)
+    next(searching)
+    with pytest.raises(InputError, match="another process is tuning in it or judging it"):
+        list(judge(photos, contents, out, extractor="other"))
+    searching.close()
+
+
+def test_damaged_studies_are_one_line(photos, contents, tmp_path):
+    out = tmp_path / "s"
+    search(photos, contents, out, trials=1)
+    whole = (out / "study.sqlite3").read_bytes()
+    (out / "study.sqlite3").write_bytes(whole[:2000])
+    with pytest.raises(InputError, match=r"study\.sqlite3: cannot be read as a study \(.*\)\. Name a new folder"):
+        search(photos, contents, out, trials=2)
+    (out / "config.json").write_text("{")
+    for call in (lambda: search(photos, contents, out, trials=2), lambda: read_study(out)):
+        with pytest.raises(InputError, match=r"config\.json: damaged \(JSONDecodeError: .*\)\. Name a new folder"):
+            call()
 
 
 def test_contents_of_the_judge_are_fresh_where_there_are_enough(folder):
