@@ -152,17 +152,32 @@ def _finished(out: Path, state: Path, config: Mapping[str, Any]) -> bool:
     """Whether ``out`` is the result of this very training; refuses what is not even part of it."""
     if not out.exists():
         return False
-    header = read_network(out)[0]
-    if header.get("training") != config:
-        trained = header.get("training") or {}
-        changed = [name for name in config if trained.get(name) != config[name]]
+    try:
+        header = read_network(out)[0]
+    except InputError as error:
         raise InputError(
-            f"{out}: holds a network that was trained otherwise ({', '.join(changed)} differ). "
-            "Name another file, or delete this one."
+            f"{out}: is in the way, and no result of training to go on with. Name another file, or delete this one. "
+            f"({error})"
+        ) from error
+    if header.get("training") != config:
+        raise InputError(
+            f"{out}: holds a network that was trained otherwise ({_changes(header.get('training') or {}, config)}). "
+            "Repeat the earlier command to continue it, name another file, or delete this one."
         )
     if header["steps"] < config["steps"] and not state.is_file():
         raise InputError(f"{out}: unfinished, and {state.name} is missing: cannot resume. Delete it to start again.")
     return bool(header["steps"] >= config["steps"])
+
+
+def _changes(trained: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """What differs: ``steps = 6000 there, 100 here; other real images``."""
+    changed = [name for name in config if trained.get(name) != config[name]]
+    return "; ".join(
+        f"other {name} images"
+        if name in ("real", "patterns")
+        else f"{name} = {trained.get(name)} there, {config[name]} here"
+        for name in changed
+    )
 
 
 class _Trainer:
@@ -296,14 +311,18 @@ class _Trainer:
             with safe_open(state, "pt") as file:
                 metadata = file.metadata()
                 tensors = {name: file.get_tensor(name).to(self.device) for name in file.keys()}  # noqa: SIM118
-            same = json.loads(metadata["training"]) == self.config
+            trained = json.loads(metadata["training"])
+            same = trained == self.config
             if same:
                 self._restore(tensors)
                 self.step = int(metadata["step"])
         except Exception as error:  # whatever is wrong with the file, the remedy is the same
             raise InputError(f"{state}: cannot resume from it ({error}). Delete it to start again.") from error
         if not same:
-            raise InputError(f"{state}: belongs to a training with other settings. Delete it, or name another file.")
+            raise InputError(
+                f"{state}: belongs to another training ({_changes(trained, self.config)}). Delete it, or name another "
+                "file."
+            )
 
     def _restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         for name, module in self.modules.items():

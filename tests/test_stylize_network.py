@@ -178,8 +178,28 @@ def test_training_resumes_to_the_same_weights(tmp_path, data):
     assert parts.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in tmp_path.glob("*.safetensors*")) == [parts.name, whole.name]
     assert not list(data(parts))  # finished: nothing to do
-    with pytest.raises(InputError, match=r"trained otherwise \(steps differ"):
+    with pytest.raises(InputError, match=r"trained otherwise \(steps = 5 there, 6 here\)"):
         list(data(parts, steps=6))
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", None])
+def test_a_file_in_the_way_of_training_is_refused_and_kept(tmp_path, data, content):
+    out = tmp_path / "n.safetensors"
+    save_file({"a": torch.zeros(1)}, out)
+    if content is not None:
+        out.write_bytes(content)
+    before = out.read_bytes()
+    with pytest.raises(InputError, match=r"n\.safetensors: is in the way, .* Name another file, or delete this one\."):
+        next(data(out))
+    assert out.read_bytes() == before
+
+
+def test_what_training_left_is_not_used_by_another_training(tmp_path, data):
+    out = tmp_path / "n.safetensors"
+    next(data(out, minutes=1e-9))
+    out.unlink()
+    with pytest.raises(InputError, match=r"belongs to another training \(seed = 0 there, 1 here\)\. Delete it"):
+        next(data(out, seed=1))
 
 
 def test_a_time_limit_leaves_a_run_to_resume(tmp_path, data):
