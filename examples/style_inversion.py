@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from fashion import CLASSES, HELD_OUT, accuracy, paint, photos, train_classifier
 from PIL import Image
 
@@ -23,6 +24,7 @@ from metrics.extractors import load_extractor
 from metrics.features import FeatureSet, extract
 from metrics.images import open_images
 from metrics.kid import kid
+from metrics.sliced_wasserstein import sliced_wasserstein
 from metrics.terminal import follow, say
 from stylize.diffusion.generate import generate
 from stylize.diffusion.invert import invert
@@ -102,15 +104,18 @@ def table(folders: dict[tuple[str, int], Path], learn: Path, judge: Path, option
         for folder in (*folders.values(), learn, judge):
             features[name, folder] = features_of(extractor, folder)
     classifier = train_classifier()
-    lines = [f"| | {' | '.join(f'KID·1000 @{name}' for name in EXTRACTORS)} | class accuracy |", "|---|---:|---:|---:|"]
+    lines = [f"| | {' | '.join(f'KID·1000 @{name}' for name in EXTRACTORS)} | colours, SW₂ | class accuracy |"]
+    lines += ["|---|---:|---:|---:|---:|"]
     for condition in options.conditions:
         rows = [folders[condition, seed] for seed in options.seeds]
         distances = [
             [1e3 * kid(features[n, f].features, features[n, judge].features).value for f in rows] for n in EXTRACTORS
         ]
+        distances.append([colour_distance(folder, judge) for folder in rows])
         right = [100 * recognised(classifier, folder) for folder in rows]
         lines.append(f"| {condition} | {' | '.join(map(mean_and_error, [*distances, right]))} |")
     floor = [1e3 * kid(features[n, learn].features, features[n, judge].features).value for n in EXTRACTORS]
+    floor.append(colour_distance(learn, judge))
     real = 100 * recognised(classifier, judge)
     lines.append(f"| photos to learn from (floor) | {' | '.join(f'{value:.1f}' for value in floor)} | {real:.1f} % |")
     return "\n".join(lines)
@@ -121,6 +126,12 @@ def features_of(extractor: object, folder: Path) -> FeatureSet:
     for _ in follow(extraction, f"features of {folder.name}"):
         pass
     return extraction.result
+
+
+def colour_distance(a: Path, b: Path) -> float:
+    """Sliced Wasserstein distance of the pixels' colours, in levels of 0 to 255 (of one axis)."""
+    x, y = (torch.from_numpy(np.concatenate([i.read().reshape(-1, 3) for i in open_images(f)])) for f in (a, b))
+    return sliced_wasserstein(x.float(), y.float(), projections=64).value
 
 
 def recognised(classifier: object, folder: Path) -> float:

@@ -83,8 +83,7 @@ def apply_style(
     bank = StyleBank.load(style)
     bank.check_holds(method)
     out = Path(out)
-    if out.resolve() == images.root.resolve() or images.root.resolve() in out.resolve().parents:
-        raise InputError(f"{out}: lies inside the input folder {images.root}. Name an output folder outside it.")
+    check_outside(out, synthetic)
     config = {
         "command": "apply",
         "version": __version__,
@@ -116,6 +115,15 @@ def check_network(method: str, network: str | Path | None) -> None:
     if "network" not in names:
         raise InputError(f"{network}: the method {method} uses no network. Leave --network out, or: --method network")
     read_network(Path(network))
+
+
+def check_outside(out: Path, source: Any) -> None:
+    """Raises InputError if ``out`` lies in ``source``, where that is a folder: the next run would read its results."""
+    folder = source.root if isinstance(source, ImageSet) else source
+    if not isinstance(folder, str | Path) or not Path(folder).is_dir():
+        return
+    if Path(folder).resolve() in (out.resolve(), *out.resolve().parents):
+        raise InputError(f"{out}: lies inside the input folder {folder}. Name an output folder outside it.")
 
 
 def make_plan(bank: StyleBank, images: ImageSet, assignment: str = "balanced", workers: int = 1) -> dict[str, int]:

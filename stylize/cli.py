@@ -198,9 +198,13 @@ def train(
     from .train_network import train_network
 
     options: dict[str, Any] = {"steps": steps, "minutes": minutes, "size": size, "batch": batch, "seed": seed}
+    unfinished = False
     for step in follow(train_network(real, synthetic, network, device=device, **options), "train"):
         if step.done % 100 == 0:
             say(f"step {step.done}: " + ", ".join(f"{name} {value:.3f}" for name, value in step.losses.items()))
+        unfinished = step.done < step.total
+    if unfinished:
+        say(f"stopped after {minutes:g} minutes; the same command continues")
     print(network)
 
 

@@ -107,6 +107,14 @@ def test_refusals(style, synthetic, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_list_of_files_leaves_its_folder_to_the_output(style, synthetic, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in synthetic.rglob("*.png"))
+    (tmp_path / "list.txt").write_text("\n".join(files) + "\n")
+    list(apply_style(style, "list.txt", "out", method="colour"))
+    assert len(list((tmp_path / "out").rglob("*.png"))) == len(files)
+
+
 def test_another_input_or_strength_is_refused(style, synthetic, tmp_path, picture):
     run(style, synthetic, tmp_path / "out")
     with pytest.raises(InputError, match=r"strength = 0.75, and this command says strength = 0.5"):

@@ -20,7 +20,7 @@ from metrics.images import ImageError, ImageSet, Item, open_images
 from metrics.seed import seed_for
 
 from .. import __version__
-from ..apply import content_digest
+from ..apply import check_outside, content_digest
 from ..data.encode import check_format
 from ..data.manifest import carried
 from ..job import MAX_ERRORS, SHARD_SIZE, Failure, Image, Job, Progress
@@ -69,7 +69,8 @@ def restyle(
     """
     check_format(format, quality)
     images = open_images(synthetic)
-    _check(images, Path(out), strength, sampler)
+    _check(images, strength, sampler)
+    check_outside(Path(out), synthetic)
     by_class = "{class}" in prompt or sampler.class_wise
     labels = {item.label: check_label(item.label) if by_class else "" for item in images}
     prompts = {label: sampler.prompt(prompt, name) for label, name in labels.items()}
@@ -134,14 +135,12 @@ class Restyle:
         return finished(item.key, image, carried(item, own | self.sampler.describe()), self.format, self.quality)
 
 
-def _check(images: ImageSet, out: Path, strength: float, sampler: Sampler) -> None:
+def _check(images: ImageSet, strength: float, sampler: Sampler) -> None:
     if not 0 < strength <= 1 or int(sampler.steps * strength) < 1:
         raise InputError(
             f"strength = {strength}, steps = {sampler.steps}: expected a strength above 0, at most 1, and at least one "
             "step of their product."
         )
-    if images.root.resolve() in (out.resolve(), *out.resolve().parents):
-        raise InputError(f"{out}: lies inside the input folder {images.root}. Name an output folder outside it.")
     for item in images:
         if item.companions:
             raise InputError(
