@@ -29,9 +29,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 STYLISED = {
     f"{base} + {preset}": (base, preset) for base in ("neural-fractal", "dead-leaves") for preset in ("fast", "strong")
 }
+HALF = "neural-fractal + fast, half"  # every second image as it was before
 STYLE_PHOTOS = "style photos"  # the control: their crops alone, every photo a class
 EARLIER = [name for name in FAMILIES if name != NEURAL]  # sets that were there before this project's
-SETS = ("none", *FAMILIES, *STYLISED, STYLE_PHOTOS)
+SETS = ("none", *FAMILIES, *STYLISED, HALF, STYLE_PHOTOS)
 
 
 def made(name: str, work: Path, classes: int, per_class: int, size: int) -> list[Item]:
@@ -39,6 +40,9 @@ def made(name: str, work: Path, classes: int, per_class: int, size: int) -> list
     folder = work / name.replace(" ", "").replace(",", "-").replace("+", "-")
     if name == STYLE_PHOTOS:
         return photo_crops(open_images(PHOTOS / "learn"), classes * per_class, size)
+    if name == HALF:
+        raw, stylised = (made(each, work, classes, per_class, size) for each in (NEURAL, f"{NEURAL} + fast"))
+        return [pair[number % 2] for number, pair in enumerate(zip(raw, stylised, strict=True))]
     if name in STYLISED:
         base, preset = STYLISED[name]
         made(base, work, classes, per_class, size)

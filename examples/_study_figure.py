@@ -9,6 +9,7 @@ from html import escape
 import numpy as np
 
 PANEL, LEFT, TOP, LINE, GAP = 190, 210, 44, 24, 24
+SPAN = 5  # scores that span more than this factor are drawn on a logarithmic scale
 STYLE = """<style>
 svg{background:#fff;font:13px system-ui,sans-serif}text{fill:#333}.axis{stroke:#ddd}.se{stroke:#5b7fb5;stroke-width:2}
 circle{fill:#5b7fb5}.ours circle{fill:#c2410c}.ours .se{stroke:#c2410c}.title{font-weight:600}
@@ -35,15 +36,16 @@ def drawn_panel(
     means = {name: float(np.mean(list(own.values()))) for name, own in values.items()}
     errors = {name: error(list(own.values())) for name, own in values.items()}
     low, high = min(means[n] - errors[n] for n in means), max(means[n] + errors[n] for n in means)
-    margin = 0.08 * (high - low) or 1.0
-    low, high = low - margin, high + margin
+    scale, back = (math.log, math.exp) if 0 < SPAN * low < high else (float, float)
+    margin = 0.08 * (scale(high) - scale(low)) or 1.0
+    low, high = scale(low) - margin, scale(high) + margin
 
     def x(value: float) -> float:
-        return left + PANEL * (value - low) / (high - low)
+        return left + PANEL * (scale(value) - low) / (high - low)
 
     drawn = [text(left, TOP - 16, title, kind="title")]
     for share in (0.1, 0.5, 0.9):
-        value = low + share * (high - low)
+        value = back(low + share * (high - low))
         drawn.append(f'<path class="axis" d="M{x(value):.1f} {TOP}V{bottom}"/>')
         drawn.append(text(x(value), bottom + 20, form.format(value), "middle"))
     for row, name in enumerate(names):
