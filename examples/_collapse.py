@@ -58,6 +58,7 @@ def health(network: nn.Module, data: Dataset, options: argparse.Namespace) -> fl
         accuracy = float((torch.cat(scores).argmax(1) == torch.cat(labels)).double().mean())
         said += f", accuracy on training images {accuracy:.1%} (a guess: {1 / scores[0].shape[1]:.1%})"
     print(said)
-    if rank < 2 or (accuracy is not None and accuracy < 2 / scores[0].shape[1]):
+    guess = 1 / scores[0].shape[1]
+    if rank < 2 or (accuracy is not None and accuracy < min(2 * guess, (1 + guess) / 2)):
         print(f"WARNING: collapsed. {ADVICE}")
     return accuracy

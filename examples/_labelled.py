@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from _presets import RANDAUG
+from _training import read
 from fashion import CLASSES, STYLES, paint, photos
 from PIL import Image
 from timm.data import create_transform
@@ -32,8 +33,8 @@ class Images(Dataset):
     def __init__(self, items: Sequence[Item], classes: Sequence[str], options: Any, train: bool = False) -> None:
         self.items, self.kept, self.room = items, {}, 2**28
         self.number = {label: index for index, label in enumerate(classes)}
-        self.views = 2 if train and options.objective == "dino" else 1
         self.transform = transform(options, train)
+        self.least = options.size if train and options.crop == "random" else 1
 
     def __len__(self) -> int:
         return len(self.items)
@@ -41,12 +42,23 @@ class Images(Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         pixels = self.kept.get(index)
         if pixels is None:
-            pixels = self.items[index].read()
+            pixels = read(self.items[index])
+            if min(pixels.shape[:2]) < self.least:
+                sides = "x".join(map(str, pixels.shape[1::-1]))
+                raise InputError(f"{self.items[index].location}: {sides} px, too small to crop. Lower --size.")
             if self.room > pixels.nbytes:
                 self.kept[index], self.room = pixels, self.room - pixels.nbytes
-        views = [self.transform(Image.fromarray(pixels)) for _ in range(self.views)]
-        label = self.number[str(self.items[index].label)]
-        return (torch.stack(views) if self.views > 1 else views[0]), label
+        return self.transform(Image.fromarray(pixels)), self.number[str(self.items[index].label)]
+
+
+@dataclass(frozen=True)
+class Twice:
+    """Two draws of a transform, [2,3,H,W]."""
+
+    view: Callable[[Image.Image], torch.Tensor]
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        return torch.stack([self.view(image), self.view(image)])
 
 
 def transform(options: Any, train: bool) -> Any:
@@ -69,7 +81,7 @@ def transform(options: Any, train: bool) -> Any:
         operation.magnitude_max = 9.9  # at 10 it posterizes to 0 bits, which Pillow refuses
     if options.crop == "random":
         made.transforms[0] = v2.RandomCrop(options.size)
-    return made
+    return Twice(made) if options.objective == "dino" else made
 
 
 def training_set(options: argparse.Namespace) -> tuple[Dataset, list[str]]:
@@ -81,15 +93,17 @@ def training_set(options: argparse.Namespace) -> tuple[Dataset, list[str]]:
             )
         data = MultiInstanceDataset(options.classes, options.classes * options.per_class, **drawn)
         return data, [str(index) for index in range(options.classes)]
-    if options.objective == "supervised" and (options.source in FAMILIES or options.source.endswith(".json")):
-        classes = None if options.source.endswith(".json") else options.classes
-        data = PatternDataset(options.source, classes, options.per_class, **drawn)
-        return data, data.classes
-    items = list(open_images(options.source))
-    classes = sorted({str(item.label) for item in items})
+    if options.source in FAMILIES or options.source.endswith(".json"):
+        count = None if options.source.endswith(".json") else options.classes
+        data = PatternDataset(options.source, count, options.per_class, **drawn)
+        classes = data.classes
+    else:
+        items = list(open_images(options.source))
+        classes = sorted({str(item.label) for item in items})
+        data = Images(items, classes, options, train=True)
     if options.objective == "supervised" and len(classes) < 2:
-        raise InputError(f"{options.source}: {len(classes)} class. Expected a folder per class, or --objective dino.")
-    return Images(items, classes, options, train=True), classes
+        raise InputError(f"{options.source}: {len(classes)} class. Expected two or more, or --objective dino.")
+    return data, classes
 
 
 def real_sets(source: str | Path, options: Any) -> tuple[list[Item], list[Item], list[str]]:

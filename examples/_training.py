@@ -6,27 +6,32 @@ and the image's place in the order: an interrupted run, more data workers or mor
 
 from __future__ import annotations
 
+import argparse
 import csv
 import math
+import pickle
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate import Accelerator, DataLoaderConfiguration, PartialState
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from metrics.errors import InputError
+from metrics.images import ImageError, Item
 from metrics.seed import generator, seed_for
 
 LOG = ("step", "loss", "lr", "seconds")
-FREE = ("out", "what", "every", "workers", "dry_run", "lr")  # options that a continued run may change
+# Options that a continued run may change.
+FREE = ("out", "what", "every", "workers", "dry_run", "lr", "grid", "crops", "held_out", "samples", "sampler_steps")
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,12 @@ class Run:
     workers: int = 0
     settings: Mapping[str, str] = field(default_factory=dict)
 
-
-def settings(options: Any) -> dict[str, str]:
-    """All options that results depend on."""
-    return {name: str(value) for name, value in sorted(vars(options).items()) if name not in FREE}
+    @classmethod
+    def of(cls, options: Any, **given: Any) -> Run:
+        """The run that a recipe's options ask for; its settings are all options that results depend on."""
+        names = ("out", "steps", "batch_size", "seed", "every", "precision", "workers")
+        kept = {name: str(value) for name, value in sorted(vars(options).items()) if name not in FREE}
+        return cls(**{name: getattr(options, name) for name in names} | {"settings": kept} | given)
 
 
 def train(
@@ -94,8 +101,8 @@ def train(
                 follow(step, run.steps)
             if (step % run.every == 0 or step == run.steps) and accelerator.is_main_process:
                 seconds = time.perf_counter() - begin
-                keep(learner, optimizer, run, step, seconds)
                 log(run.out / "log.csv", step, float(np.mean(losses)), rates[0] * factor(step - 1), seconds)
+                keep(learner, optimizer, run, step, seconds)
                 watch(step, float(np.mean(losses)))
                 losses = []
     accelerator.wait_for_everyone()
@@ -104,9 +111,11 @@ def train(
 
 def stopped(what: str, step: int, run: Run) -> InputError:
     path = run.out / "checkpoint.pt"
-    kept = torch.load(path, weights_only=True)["step"] if path.exists() else None
-    state = "There is no checkpoint yet" if kept is None else f"The checkpoint of step {kept} is kept in {path}"
-    return InputError(f"{what} at step {step}. {state}; lower --lr and start again: the run continues from there.")
+    state = "There is no checkpoint yet; lower --lr and start again."
+    if path.exists():
+        kept = f"The checkpoint of step {load(path)['step']} is kept in {path}"
+        state = f"{kept}; lower --lr and start again: the run continues from there."
+    return InputError(f"{what} at step {step}. {state}")
 
 
 def restore(learner: nn.Module, optimizer: torch.optim.Optimizer, run: Run) -> tuple[int, float]:
@@ -114,21 +123,39 @@ def restore(learner: nn.Module, optimizer: torch.optim.Optimizer, run: Run) -> t
     path, lines = run.out / "checkpoint.pt", run.out / "log.csv"
     run.out.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        lines.unlink(missing_ok=True)
+        if PartialState().is_main_process:
+            lines.unlink(missing_ok=True)
         return 0, 0.0
-    state = torch.load(path, weights_only=True)
+    state = load(path)
     changed = [name for name, value in run.settings.items() if state["settings"].get(name) != value]
     if changed:
         was = ", ".join(f"{name} {state['settings'].get(name)} (now {run.settings[name]})" for name in changed)
         raise InputError(f"{path} was made with other settings: {was}. Use the same, or another folder.")
-    learner.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    if lines.exists():
+    try:
+        learner.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"{path}: of another model ({detail(error)}). Use another folder.") from error
+    if lines.exists() and PartialState().is_main_process:
         with lines.open(newline="") as file:
-            head, *rows = csv.reader(file)
-        with lines.open("w", newline="") as file:
-            csv.writer(file).writerows([head, *(row for row in rows if int(row[0]) <= state["step"])])
+            rows = [row for row in csv.reader(file) if len(row) == len(LOG) and row[0].isdecimal()]
+        with (run.out / "log.part").open("w", newline="") as file:
+            csv.writer(file).writerows([LOG, *(row for row in rows if int(row[0]) <= state["step"])])
+        (run.out / "log.part").replace(lines)
     return state["step"], state["seconds"]
+
+
+def load(path: Path) -> dict[str, Any]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: state[name] for name in ("step", "seconds", "settings", "model", "optimizer")}
+    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path}: damaged, or no checkpoint of a recipe. Remove it to start again.") from error
+
+
+def detail(error: Exception) -> str:
+    """What does not fit, of torch's list of all that does not."""
+    return str(error).splitlines()[:2][-1].strip()[:200]
 
 
 def keep(learner: nn.Module, optimizer: Any, run: Run, step: int, seconds: float) -> None:
@@ -150,13 +177,73 @@ def log(path: Path, step: int, loss: float, rate: float, seconds: float) -> None
 
 
 def cost(learner: nn.Module, data: Dataset, run: Run) -> float:
-    """Seconds that the whole run takes in one process on this machine's CPU, from three timed steps."""
-    times = []
-    for batch in DataLoader(Seeded(data), batch_sampler=list(Batches(len(data), run, max(0, run.steps - 4)))):
-        learner.train()(*batch).backward()
-        times.append(time.perf_counter())
+    """Seconds that the whole run takes in one process on this machine's CPU, from three timed steps.
+
+    They have no more images than take about five seconds: the plan of a large run costs little.
+    """
+
+    def step(size: int) -> float:
+        times, few = [time.perf_counter()], replace(run, batch_size=size, steps=3)
+        for batch in DataLoader(Seeded(data), batch_sampler=list(Batches(len(data), few, 0))):
+            learner.train()(*batch).backward()
+            times.append(time.perf_counter())
+        return float(np.median(np.diff(times)))
+
+    small = min(2, run.batch_size)
+    size = min(run.batch_size, max(small, int(5 * small / step(small))))
+    seconds = run.steps * step(size) * run.batch_size / size
     learner.zero_grad()
-    return run.steps * float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    return seconds
+
+
+# ---- the command line ------------------------------------------------------------------------------------------------
+
+
+def command(main: Callable[[], Any]) -> None:
+    """Run a recipe; bad input, a full disk and an interruption end it with one line."""
+    name = Path(sys.argv[0]).name
+    try:
+        main()
+    except InputError as error:
+        said = str(error).rpartition("InputError: ")[2].strip()  # of a process that reads images, without its traceback
+        raise SystemExit(f"{name}: {said}") from error
+    except (ImageError, OSError) as error:
+        raise SystemExit(f"{name}: {error}") from error
+    except KeyboardInterrupt as error:
+        raise SystemExit(f"{name}: interrupted. The same command continues at the last checkpoint.") from error
+
+
+def common(parser: argparse.ArgumentParser) -> None:
+    """Options that every recipe has."""
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", choices=("no", "bf16"), default="no")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read images; no result depends on them")
+    parser.add_argument("--every", type=int, default=100, help="steps between two checkpoints and lines of log.csv")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and its cost")
+
+
+def check(options: argparse.Namespace, **least: float) -> None:
+    """Refuse numbers below the ``least`` and an output that cannot be a folder, before anything is read or written."""
+    for name, low in {"size": 1, "batch_size": 1, "steps": 1, "lr": 0, "workers": 0, "every": 1, **least}.items():
+        given = getattr(options, name)
+        for number in given if isinstance(given, list) else [given]:
+            if number is not None and not low <= number < math.inf:
+                raise InputError(f"--{name.replace('_', '-')} {number}: expected at least {low}.")
+    for path in (options.out, *options.out.parents):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file. Expected a folder, or a name for a new one.")
+
+
+def read(item: Item) -> np.ndarray:
+    """The image, uint8 [H,W,3].
+
+    Raises:
+        InputError: it cannot be read; the message has its place.
+    """
+    try:
+        return item.read()
+    except ImageError as error:
+        raise InputError(f"{item.location}: {error}. Repair or remove it; the same command continues.") from error
 
 
 # ---- batches ---------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _training import Run, cost, settings, train
+from _training import Run, check, command, common, cost, read, train
 from accelerate import PartialState
 from diffusers import AutoencoderKL
 from scipy.ndimage import uniform_filter
@@ -61,38 +61,44 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--kl", type=float, default=1e-6, help="weight of the Kullback-Leibler divergence")
     parser.add_argument("--crops", type=int, default=60, help="test crops per photo")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--precision", choices=("no", "bf16"), default="no")
-    parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--every", type=int, default=100, help="steps between two checkpoints and lines of log.csv")
-    parser.add_argument("--dry-run", action="store_true")
-    return parser.parse_args(words)
+    common(parser)
+    options = parser.parse_args(words)
+    check(options, size=7, latent=1, kl=0, crops=1)  # the window of SSIM is 7 px wide
+    check_widths(options)
+    return options
+
+
+def check_widths(options: argparse.Namespace) -> None:
+    """Refuse channels that the group normalisation cannot share out, and a size that cannot be halved as often."""
+    for width in options.widths:
+        if width < 8 or width % 8:
+            raise InputError(f"--widths {width}: expected a multiple of 8.")
+    factor = 2 ** (len(options.widths) - 1)
+    if options.size % factor:
+        raise InputError(f"--size {options.size}: {len(options.widths)} widths need a multiple of {factor}.")
 
 
 def run_on(items: Sequence[Item], real: ImageSet, options: argparse.Namespace) -> dict[str, float]:
     """Train on ``items`` and test on the crops ``real``."""
-    halvings = len(options.widths) - 1
-    if options.size % 2**halvings:
-        raise InputError(f"--size {options.size}: {len(options.widths)} widths need a multiple of {2**halvings}.")
-    learner, data = Autoencoder(network(options), options.kl), Pixels(items, options.size)
-    run = Run(
-        options.out, options.steps, options.batch_size, options.seed, options.every, options.precision,
-        options.workers, settings(options),
-    )  # fmt: skip
+    for key, reason in real.unreadable:
+        raise InputError(f"{real.root}, {key}: {reason}. Repair or remove it.")
+    if len(real) < 2:
+        raise InputError(f"{real.root}: {len(real)} crop. Expected at least 2 to test on: raise --crops.")
+    learner, data, run = Autoencoder(network(options), options.kl), Pixels(items, options.size), Run.of(options)
     if options.dry_run:
         count, seconds = sum(value.numel() for value in learner.parameters()), cost(learner, data, run)
-        kept = 3 * 4**halvings / options.latent
+        kept = 3 * 4 ** (len(options.widths) - 1) / options.latent
         print(
             f"AutoencoderKL of {count / 1e6:.2f}M parameters, {options.size} px, {kept:.0f} values in one of the code"
         )
         print(f"{len(items)} images, {run.steps} steps of {run.batch_size}; {seconds / 60:.1f} minutes in one process")
         return {}
+    images = pixels(real, options.size)
     optimizer = torch.optim.AdamW(learner.parameters(), options.lr, betas=(0.9, 0.99), weight_decay=1e-4)
     train(learner, optimizer, data, run, lambda step: min(1, (step + 1) / 20, (run.steps - step) / run.steps * 2))
     if not PartialState().is_main_process:
         return {}
     learner.network.save_pretrained(options.out / "autoencoder")
-    images = pixels(real, options.size)
     found = judged(images, reconstructed(learner.network, images), [item.group for item in real])
     (options.out / "result.json").write_text(json.dumps(found, indent=1) + "\n")
     print(f"{options.out}: " + ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
@@ -118,7 +124,7 @@ class Pixels(Dataset):
 
 
 def tensor(item: Item) -> torch.Tensor:
-    return torch.from_numpy(item.read().copy()).permute(2, 0, 1)
+    return torch.from_numpy(read(item).copy()).permute(2, 0, 1)
 
 
 def pixels(images: Any, size: int) -> torch.Tensor:
@@ -227,7 +233,4 @@ def maps(judge: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        raise SystemExit(f"pretrain_autoencoder.py: {error}") from error
+    command(main)

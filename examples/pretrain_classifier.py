@@ -20,6 +20,8 @@ import argparse
 import csv
 import json
 import math
+import re
+import time
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
@@ -31,13 +33,14 @@ from _collapse import Alarm, health
 from _dino import Dino
 from _labelled import Images, real_sets, training_set
 from _presets import BASE, PRESETS
-from _training import Run, cost, settings, train
+from _training import Run, check, command, common, cost, detail, train
 from accelerate import PartialState
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms import v2
 
 from metrics import open_images
@@ -45,6 +48,7 @@ from metrics.errors import InputError
 from metrics.images import Item
 from metrics.label_probe import ridge_scores
 from metrics.seed import seed_for
+from stylize.patterns import FAMILIES
 
 OVERRIDES = {"model": str, "objective": str, "size": int, "batch_size": int, "lr": float, "steps": int, "epochs": int}
 
@@ -70,16 +74,21 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--shots", type=int, default=0, help="training photos per class; 0: all")
     parser.add_argument("--real", help="photos that sweep fine-tunes on")
     parser.add_argument("--grid", nargs="+", default=["10x100", "100x10"], help="classes x images per class of sweep")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--precision", choices=("no", "bf16"), default="no")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read images; no result depends on them")
-    parser.add_argument("--every", type=int, default=100, help="steps between two checkpoints and lines of log.csv")
-    parser.add_argument("--dry-run", action="store_true")
+    common(parser)
     options = parser.parse_args(words)
     given = {name: value for name in OVERRIDES if (value := getattr(options, name)) is not None}
-    recipe = PRESETS[options.preset]
-    for name, value in {**BASE, **({"steps": None} if "epochs" in recipe else {}), **recipe, **given}.items():
+    if {"steps", "epochs"} <= given.keys():
+        raise InputError("--steps and --epochs say the same. Expected one of them.")
+    if not isinstance(options.model_options, dict):
+        raise InputError(f'--model-options {options.model_options}: expected JSON as in {{"patch_size": 4}}.')
+    if options.start and ("model" in given or options.model_options):
+        raise InputError("--model and --model-options do not go with --from, whose run says which model it is.")
+    recipe = dict(PRESETS[options.preset])
+    if "epochs" in recipe or "epochs" in given:
+        recipe["steps"] = None
+    for name, value in {**BASE, **recipe, **given}.items():
         setattr(options, name, value)
+    check(options, epochs=1, classes=1, per_class=1, shots=0)
     return options
 
 
@@ -95,13 +104,18 @@ def pretrain_on(data: Dataset, classes: list[str], options: argparse.Namespace) 
     """Train a new model; model.safetensors and model.json in OUT. Returns the accuracy on the training images."""
     network = started(options, len(classes))
     learner = {"dino": Dino, "multi": MultiLabel}.get(options.objective, lambda n: Supervised(n, len(classes), options))
-    if not fit(learner(network), network, data, classes, options):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(options.seed, "weights", options.objective))
+        learner = learner(network)
+    if not fit(learner, network, data, classes, options):
         return None
     facts = {"model": options.model, "options": options.model_options, "size": options.size, "seed": options.seed}
-    (options.out / "model.json").write_text(
-        json.dumps({**facts, "classes": [] if options.objective == "dino" else classes}) + "\n"
-    )
-    save_file(network.state_dict(), options.out / "model.safetensors")
+    facts["classes"] = [] if options.objective == "dino" else classes
+    if PartialState().is_main_process:  # model.json comes last: a folder that has it is finished
+        save_file(network.state_dict(), options.out / "model.part")
+        (options.out / "model.part").replace(options.out / "model.safetensors")
+        (options.out / "model.json").write_text(json.dumps(facts) + "\n")
+    PartialState().wait_for_everyone()
     return health(network, data, options)
 
 
@@ -127,6 +141,12 @@ def probe_on(
     """A ridge classifier on frozen features; the accuracy on ``test``."""
     network = started(options, len(classes))
     network.reset_classifier(0)
+    if options.dry_run:
+        some, begin = Subset(Images(test, classes, options), range(min(20, len(test)))), time.perf_counter()
+        minutes = len(outputs(network, some)[0]) and (time.perf_counter() - begin) / len(some) / 60
+        print(f"{options.model}, {options.size} px, frozen; {len(items)} images to learn from, {len(test)} to test")
+        print(f"{minutes * (len(items) + len(test)):.1f} minutes here in one CPU process")
+        return None
     (x, y), (x_test, y_test) = (outputs(network, Images(part, classes, options)) for part in (items, test))
     scores = ridge_scores(x.numpy(), np.eye(len(classes))[y], x_test.numpy())
     return report(torch.from_numpy(scores), y_test, items, options)
@@ -136,36 +156,40 @@ def sweep(options: argparse.Namespace) -> None:
     """Label complexity: pre-train on C classes × N images each of SOURCE, fine-tune on ``--real``; table.csv."""
     if options.real is None:
         raise InputError("sweep needs --real, the photos to fine-tune on.")
-    items = list(open_images(options.source))
+    cells = [cell_of(cell, options) for cell in options.grid]
+    real_sets(options.real, options)
     rows = [("classes", "images per class", "images", "parameters per label", "pre-training", "fine-tuned")]
-    for cell in options.grid:
-        count, each = (int(number) for number in cell.split("x"))
-        names = sorted({str(item.label) for item in items})[:count]
-        chosen = [[item for item in items if str(item.label) == name][:each] for name in names]
-        if len(names) < count or min(map(len, chosen)) < each:
-            raise InputError(
-                f"--grid {cell}: {options.source} has {len(names)} classes, the smallest {min(map(len, chosen))}."
-            )
-        ours, theirs = copy(options), copy(options)
-        ours.out, theirs.out, theirs.what, theirs.source = (
-            options.out / cell,
-            options.out / f"{cell}-real",
-            "finetune",
-            options.real,
-        )
-        theirs.start = ours.out
-        mine = [item for own in chosen for item in own]
+    for cell, (mine, names) in zip(options.grid, cells, strict=True):
+        ours, theirs, count, each = copy(options), copy(options), len(names), len(mine) // len(names)
+        ours.out, theirs.out = options.out / cell, options.out / f"{cell}-real"
+        theirs.what, theirs.source = "finetune", options.real
+        theirs.start = None if options.dry_run else ours.out
         seen = pretrain_on(Images(mine, names, ours, train=True), names, ours)
-        accuracy = None if options.dry_run else finetune(theirs)
+        accuracy = finetune(theirs)
         weights = sum(value.numel() for value in started(ours, count).parameters())
         numbers = ["" if value is None else f"{value:.4f}" for value in (seen, accuracy)]
         rows.append((count, each, count * each, round(weights / count), *numbers))
     if PartialState().is_main_process and not options.dry_run:
         with (options.out / "table.csv").open("w", newline="") as file:
             csv.writer(file).writerows(rows)
-        print(
-            "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:]))
-        )
+        lines = (rows[0], ["---"] * len(rows[0]), *rows[1:])
+        print("\n".join("| " + " | ".join(map(str, row)) + " |" for row in lines))
+
+
+def cell_of(cell: str, options: argparse.Namespace) -> tuple[list[Item], list[str]]:
+    """Images and class names of a cell of ``--grid``: the first so many of both."""
+    if not re.fullmatch(r"\d+x\d+", cell) or int(cell.split("x")[0]) < 2 or int(cell.split("x")[1]) < 1:
+        raise InputError(f"--grid {cell}: expected classes x images of each, as in 10x100; at least two classes.")
+    if options.objective == "multi" or (options.source in FAMILIES and not Path(options.source).exists()):
+        raise InputError("sweep: expected a folder per class, as of stylize render, and supervised or dino.")
+    count, each = (int(number) for number in cell.split("x"))
+    items = list(open_images(options.source))
+    names = sorted({str(item.label) for item in items})[:count]
+    chosen = [[item for item in items if str(item.label) == name][:each] for name in names]
+    if len(names) < count or min(map(len, chosen)) < each:
+        smallest = f"the smallest of them {min(map(len, chosen))} images"
+        raise InputError(f"--grid {cell}: {options.source} has {len(names)} classes, {smallest}.")
+    return [item for own in chosen for item in own], names
 
 
 def report(scores: torch.Tensor, labels: torch.Tensor, items: Sequence[Item], options: argparse.Namespace) -> float:
@@ -194,13 +218,16 @@ def started(options: argparse.Namespace, classes: int) -> nn.Module:
     path = options.start / "model.json"
     if not path.is_file():
         raise InputError(f"--from {options.start}: no model.json. Expected the folder of a finished pretrain run.")
-    facts = json.loads(path.read_text())
-    options.model, options.model_options = facts["model"], facts["options"]
-    network = create(options, len(facts["classes"]))
     try:
+        facts = json.loads(path.read_text())
+        options.model, options.model_options = facts["model"], facts["options"]
+        network = create(options, len(facts["classes"]))
         network.load_state_dict(load_file(options.start / "model.safetensors"))
     except RuntimeError as error:
-        raise InputError(f"{options.start}: weights of another model ({str(error).splitlines()[0]}).") from error
+        trained = f"{facts['model']} at --size {facts.get('size')}"
+        raise InputError(f"{options.start}: weights of another model than {trained} ({detail(error)}).") from error
+    except (json.JSONDecodeError, KeyError, TypeError, FileNotFoundError, SafetensorError) as error:
+        raise InputError(f"--from {options.start}: damaged ({error!r:.200}). Finish or repeat its pretrain.") from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(options.seed, "classifier", options.model))
         network.reset_classifier(classes)
@@ -214,9 +241,13 @@ def create(options: argparse.Namespace, classes: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(options.seed, "weights", options.model))
         try:
-            return timm.create_model(options.model, num_classes=classes, **extra)
+            network = timm.create_model(options.model, num_classes=classes, **extra)
+            with torch.inference_mode():
+                network.eval()(torch.zeros(1, 3, options.size, options.size))
         except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-            raise InputError(f"--model {options.model} {options.model_options}: {error}") from error
+            words = f"--model {options.model} --size {options.size} --model-options {json.dumps(options.model_options)}"
+            raise InputError(f"{words}: {str(error) or repr(error)}") from error
+    return network.train()
 
 
 class Supervised(nn.Module):
@@ -256,16 +287,7 @@ def fit(
 ) -> bool:
     """Train, or for ``--dry-run`` print the plan and return False."""
     steps = options.steps or math.ceil(options.epochs * len(data) / options.batch_size)
-    run = Run(
-        options.out,
-        steps,
-        options.batch_size,
-        options.seed,
-        options.every,
-        options.precision,
-        options.workers,
-        settings(options),
-    )
+    run = Run.of(options, steps=steps)
     if options.dry_run:
         count = sum(value.numel() for value in network.parameters())
         epochs, minutes = steps * run.batch_size / len(data), cost(learner, data, run) / 60
@@ -300,7 +322,4 @@ def outputs(network: nn.Module, data: Dataset) -> tuple[torch.Tensor, torch.Tens
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        raise SystemExit(f"pretrain_classifier.py: {error}") from error
+    command(main)

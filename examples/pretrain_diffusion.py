@@ -23,10 +23,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from _training import Run, cost, settings, train
+from _training import Run, check, command, common, cost, read, train
 from accelerate import PartialState
 from diffusers import UNet2DModel
-from pretrain_autoencoder import Pixels, pixels
+from pretrain_autoencoder import Pixels, check_widths, pixels
 from torch import nn
 
 from metrics import open_images
@@ -65,23 +65,23 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--decay", type=float, default=0.5, help="share of all steps after which the rate decays")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--sampler-steps", type=int, default=12)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--precision", choices=("no", "bf16"), default="no")
-    parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--every", type=int, default=100, help="steps between two checkpoints and lines of log.csv")
-    parser.add_argument("--dry-run", action="store_true")
-    return parser.parse_args(words)
+    common(parser)
+    options = parser.parse_args(words)
+    check(options, real_steps=1, samples=2, sampler_steps=1, decay=1e-6)
+    check_widths(options)
+    return options
 
 
 def compare(
     items: Sequence[Item], real: Sequence[Item], held_out: Sequence[Item], options: argparse.Namespace
 ) -> dict[str, dict[str, float]]:
     """Both rows; result.json and a table."""
-    halvings = len(options.widths) - 1
-    if options.size % 2**halvings:
-        raise InputError(f"--size {options.size}: {len(options.widths)} widths need a multiple of {2**halvings}.")
+    if len(held_out) < 2:
+        raise InputError(f"{options.held_out}: {len(held_out)} image. Expected at least 2 to measure against.")
     if options.dry_run:
         return plan(items, real, options)
+    for item in (*real, *held_out):
+        read(item)  # a damaged photo stops here, not after hours
     found = {}
     for name, own in (("pre-trained", items), ("from scratch", [])):
         there = argparse.Namespace(**{**vars(options), "out": options.out / name.replace(" ", "-")})
@@ -122,10 +122,7 @@ def stages(items: Sequence[Item], real: Sequence[Item], options: argparse.Namesp
 
 
 def fit(learner: Edm, items: Sequence[Item], steps: int, out: Path, options: argparse.Namespace) -> None:
-    run = Run(
-        out, steps, options.batch_size, options.seed, options.every, options.precision, options.workers,
-        settings(options),
-    )  # fmt: skip
+    run = Run.of(options, out=out, steps=steps)
     parameters = [value for value in learner.parameters() if value.requires_grad]
     optimizer = torch.optim.Adam(parameters, options.lr, betas=(0.9, 0.99))
     train(learner, optimizer, Pixels(items, options.size), run, lambda step: factor(step, steps, options.decay))
@@ -250,7 +247,4 @@ def measured(learner: Edm, held_out: Sequence[Item], options: argparse.Namespace
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        raise SystemExit(f"pretrain_diffusion.py: {error}") from error
+    command(main)

@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -81,6 +82,29 @@ def train_slope(loop, out, learner, steps=6, lr=0.1, **more):
     return learner
 
 
+@contextmanager
+def interrupted(monkeypatch):
+    """As by Ctrl-C in the step after the first checkpoint."""
+    import _training
+
+    keep, load, kept = _training.keep, _training.Seeded.__getitem__, []
+
+    def kept_once(*words):
+        keep(*words)
+        kept.append(True)
+
+    def loaded(self, place):
+        if kept:
+            raise KeyboardInterrupt
+        return load(self, place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_training, "keep", kept_once)
+        patch.setattr(_training.Seeded, "__getitem__", loaded)
+        yield
+    assert kept == [True]
+
+
 def test_nan_loss_stops_and_keeps_the_last_good_checkpoint(loop, tmp_path):
     with pytest.raises(InputError, match=r"loss nan at step 6\. The checkpoint of step 4 is kept in .*checkpoint\.pt"):
         train_slope(loop, tmp_path, Slope(bad=6), steps=8)
@@ -112,20 +136,14 @@ def test_other_settings_are_refused_by_name(loop, tmp_path):
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(recipe, patterns, tmp_path, monkeypatch):
     source = patterns("patterns")
     launch(recipe, "pretrain", source, tmp_path / "whole", *SHORT)
-    import _training
-
-    def interrupted(path, step, *rest):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(_training, "log", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            launch(recipe, "pretrain", source, tmp_path / "parts", *SHORT)
+    with interrupted(monkeypatch), pytest.raises(KeyboardInterrupt):
+        launch(recipe, "pretrain", source, tmp_path / "parts", *SHORT)
     launch(recipe, "pretrain", source, tmp_path / "parts", *SHORT)
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    rows = list(csv.DictReader((tmp_path / "whole" / "log.csv").read_text().splitlines()))
-    assert [row["step"] for row in rows] == ["2", "4"]
+    for name in ("whole", "parts"):
+        rows = list(csv.DictReader((tmp_path / name / "log.csv").read_text().splitlines()))
+        assert [row["step"] for row in rows] == ["2", "4"]
     assert json.loads((tmp_path / "whole" / "model.json").read_text())["classes"] == ["a", "b", "c"]
 
 
