@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -342,3 +343,224 @@ def test_two_processes_train_like_one(patterns, tmp_path):
         ):  # a softmax does not see the keys' bias: its gradient is rounding, scaled up by Adam
             a, b = (torch.cat([part[: len(part) // 3], part[-(len(part) // 3) :]]) for part in (a, b))
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("fractal-svd", "--objective", "multi", "--classes", 3, "--per-class", 4),
+        ("patterns", "--objective", "dino"),
+        ("patterns", "--preset", "ofdb", "--model", "test_vit", "--size", 32),
+    ],
+    ids=["multi", "dino", "mixed"],
+)
+def test_every_objective_resumes_bit_for_bit(recipe, patterns, tmp_path, monkeypatch, words):
+    source = patterns("patterns") if words[0] == "patterns" else words[0]
+    launch(recipe, "pretrain", source, tmp_path / "whole", *SHORT, *words[1:])
+    with interrupted(monkeypatch), pytest.raises(KeyboardInterrupt):
+        launch(recipe, "pretrain", source, tmp_path / "parts", *SHORT, *words[1:])
+    launch(recipe, "pretrain", source, tmp_path / "parts", *SHORT, *words[1:])
+    whole, parts = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "parts"))
+    assert whole["step"] == parts["step"] == 4
+    assert all(torch.equal(value, parts["model"][name]) for name, value in whole["model"].items())
+
+
+def test_fine_tuning_resumes_bit_for_bit(recipe, patterns, tmp_path, monkeypatch):
+    real = patterns("real/train").parent
+    patterns("real/test", each=5)
+    launch(recipe, "pretrain", real / "train", tmp_path / "run", *SHORT)
+    words = ("--from", tmp_path / "run", "--shots", 2, *SHORT)
+    accuracy = launch(recipe, "finetune", real, tmp_path / "whole", *words)
+    with interrupted(monkeypatch), pytest.raises(KeyboardInterrupt):
+        launch(recipe, "finetune", real, tmp_path / "parts", *words)
+    assert launch(recipe, "finetune", real, tmp_path / "parts", *words) == accuracy
+    whole, parts = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "parts"))
+    assert all(torch.equal(value, parts["model"][name]) for name, value in whole["model"].items())
+
+
+def test_dino_is_the_published_loss(recipe):
+    """Against loops over images, views and prototypes; the centre is that of earlier batches."""
+    from _dino import Dino
+
+    class Flat(nn.Module):
+        num_features = 12
+
+        def reset_classifier(self, classes):
+            pass
+
+        def forward(self, x):
+            return x.flatten(1)
+
+    torch.manual_seed(0)
+    learner = Dino(Flat(), prototypes=5).train().double()
+    views = torch.rand(3, 2, 3, 2, 2, dtype=torch.float64)
+    learner.targets.weight.data.add_(0.1 * torch.randn_like(learner.targets.weight))
+    expected_centre = [0.0] * 5
+    for _ in range(2):
+        total, teachers = 0.0, []
+        for pair in views:
+            scores = {}
+            for name, body, head in (
+                ("student", learner.student, learner.prototypes),
+                ("teacher", learner.teacher, learner.targets),
+            ):
+                scores[name] = [
+                    [float(z @ w / z.norm() / w.norm()) for w in head.weight.detach()]
+                    for z in (body(view[None])[0].detach() for view in pair)
+                ]
+            teachers += scores["teacher"]
+            for own, other in ((0, 1), (1, 0)):
+                sharp = [math.exp((s - c) / 0.04) for s, c in zip(scores["teacher"][own], expected_centre, strict=True)]
+                soft = [math.exp(s / 0.1) for s in scores["student"][other]]
+                pairs = zip(sharp, soft, strict=True)
+                total -= sum(p / sum(sharp) * math.log(q / sum(soft)) for p, q in pairs) / (2 * len(views))
+        assert float(learner(views).detach()) == pytest.approx(total, rel=1e-9)
+        columns = zip(*teachers, strict=True)
+        expected_centre = [0.9 * c + 0.1 * np.mean(own) for c, own in zip(expected_centre, columns, strict=True)]
+        assert learner.centre.tolist() == pytest.approx(expected_centre, rel=1e-9)
+    old, new = learner.targets.weight.detach().clone(), learner.prototypes.weight.detach()
+    learner.follow(25, 100)
+    momentum = 1 - 0.004 * (math.cos(math.pi * 25 / 100) + 1) / 2
+    torch.testing.assert_close(learner.targets.weight.detach(), momentum * old + (1 - momentum) * new)
+
+
+def test_dinos_weights_come_from_the_seed(recipe, patterns, tmp_path):
+    source = patterns("patterns")
+    found = []
+    for number, seed in enumerate((1, 1, 2)):
+        torch.manual_seed(number)  # what the process drew before does not matter
+        words = ("--objective", "dino", "--seed", seed, "--steps", 1, "--batch-size", 2, "--lr", 0)
+        launch(recipe, "pretrain", source, tmp_path / str(number), *words)
+        found.append(torch.load(tmp_path / str(number) / "checkpoint.pt", weights_only=True)["model"])
+    assert torch.equal(found[0]["prototypes.weight"], found[1]["prototypes.weight"])
+    assert not torch.equal(found[0]["prototypes.weight"], found[2]["prototypes.weight"])
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_mixed_and_smoothed_labels_give_timms_loss(recipe, kind):
+    """timm's soft cross entropy of the smoothed labels, mixed by the share that the images show."""
+    from timm.loss import SoftTargetCrossEntropy
+
+    options = recipe.parse(["pretrain", "", "x", "--preset", "deit", "--size", "8"])
+    setattr(options, {"mixup": "cutmix", "cutmix": "mixup"}[kind], 0.0)
+    assert options.smoothing == 0.1
+    seen = []
+    flat = nn.Linear(3 * 8 * 8, 4)
+    learner = recipe.Supervised(lambda images: seen.append(images) or flat(images.flatten(1)), 4, options)
+    images, labels = torch.rand(2, 3, 8, 8), torch.tensor([1, 3])  # of two images both partners are the other one
+    torch.manual_seed(3)
+    loss = learner(images, labels)
+    kept = (seen[0] == images).float().mean(), (seen[0] == images.flip(0)).float().mean()
+    if kind == "mixup":
+        share = float(((seen[0] - images.flip(0)) / (images - images.flip(0))).median())
+        torch.testing.assert_close(seen[0], share * images + (1 - share) * images.flip(0), atol=1e-5, rtol=1e-4)
+    else:
+        share = float(kept[0])
+        assert float(sum(kept)) == pytest.approx(1, abs=1e-6)  # every pixel is of one image
+    assert 0.02 < share < 0.98
+    smooth = 0.9 * nn.functional.one_hot(labels, 4) + 0.1 / 4
+    target = share * smooth + (1 - share) * smooth.flip(0)
+    expected = SoftTargetCrossEntropy()(flat(seen[0].flatten(1)), target)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_plans_of_large_runs_cost_little(loop):
+    """Three steps of few images, scaled to the batch and the steps."""
+
+    class Slow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.seen = nn.Parameter(torch.ones(())), []
+
+        def forward(self, x):
+            self.seen.append(len(x))
+            return (self.weight * x).sum()
+
+    learner, run = Slow(), loop.Run(Path("x"), 1000, 8192)
+    times = iter(range(10**6))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.time, "perf_counter", lambda: float(next(times)))  # a second a step, whatever its size
+        assert loop.cost(learner, TensorDataset(torch.ones(5, 3)), run) == pytest.approx(1000 * 8192 / 10)
+    assert learner.seen == [2] * 3 + [10] * 3
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--steps", 0), "--steps 0: expected at least 1"),
+        (("--steps", 2, "--epochs", 3), "--steps and --epochs say the same"),
+        (("--batch-size", -4), "--batch-size -4: expected at least 1"),
+        (("--lr", "nan"), "--lr nan: expected at least 0"),
+        (("--shots", -1), "--shots -1: expected at least 0"),
+        (("--every", 0), "--every 0: expected at least 1"),
+        (("--workers", -1), "--workers -1: expected at least 0"),
+        (("--model-options", "[1]"), r"--model-options \[1\]: expected JSON"),
+        (("--model", "test_vit", "--from", "run"), "--model and --model-options do not go with --from"),
+        (("--model", "test_vit", "--size", 30), "--size 30 .* should be divisible by patch size"),
+        (("--preset", "fractaldb", "--model", "test_resnet", "--size", 64), "32x32 px, too small to crop"),
+    ],
+)
+def test_bad_numbers_are_refused_before_anything_is_written(recipe, patterns, tmp_path, words, said):
+    source = patterns("patterns")
+    with pytest.raises(InputError, match=said):
+        launch(recipe, "pretrain", source, tmp_path / "out", *words)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_epochs_beat_the_presets_steps(recipe):
+    options = recipe.parse(["pretrain", "", "x", "--epochs", "5"])
+    assert options.steps is None and options.epochs == 5
+    assert recipe.parse(["pretrain", "", "x", "--preset", "deit", "--steps", "7"]).steps == 7
+
+
+@pytest.mark.parametrize("grid", ["2", "axb", "1x3", "2x0", "9x9"])
+def test_a_sweep_checks_all_cells_before_the_first(recipe, patterns, tmp_path, grid):
+    real = patterns("real/train").parent
+    patterns("real/test", each=1)
+    with pytest.raises(InputError, match=f"--grid {grid}: "):
+        launch(recipe, "sweep", patterns("patterns"), tmp_path / "out", "--real", real, "--grid", "2x2", grid, *SHORT)
+    with pytest.raises(InputError, match="--shots 9"):
+        words = ("--real", real, "--grid", "2x2", "--shots", 9)
+        launch(recipe, "sweep", patterns("patterns"), tmp_path / "out", *words, *SHORT)
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_files_are_named(recipe, patterns, tmp_path, monkeypatch):
+    source = patterns("patterns")
+    launch(recipe, "pretrain", source, tmp_path / "run", *SHORT)
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:2000])
+    with pytest.raises(InputError, match=r"checkpoint\.pt: damaged"):
+        launch(recipe, "pretrain", source, tmp_path / "run", *SHORT)
+    (tmp_path / "run" / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(InputError, match=r"--from .*: damaged \(SafetensorError"):
+        launch(recipe, "pretrain", source, tmp_path / "x", "--from", tmp_path / "run", *SHORT)
+    (source / "b" / "2.png").write_bytes(b"no image")
+    import _training
+
+    for workers in (0, 1):  # without the traceback of the process that reads
+        monkeypatch.setattr(sys, "argv", ["pretrain_classifier.py"])
+        words = ("pretrain", source, tmp_path / "y", "--workers", workers, *SHORT)
+        with pytest.raises(SystemExit, match=r"^pretrain_classifier\.py: [^\n]*b/2\.png: not an image[^\n]*$"):
+            _training.command(partial(launch, recipe, *words))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file is a file\. Expected a folder"):
+        launch(recipe, "pretrain", source, tmp_path / "file" / "out", *SHORT)
+
+
+def test_a_checkpoint_of_another_model_is_refused(loop, tmp_path):
+    train_slope(loop, tmp_path, Slope(), steps=2)
+    other = nn.Linear(2, 2)
+    run = loop.Run(tmp_path, 2, 2, settings={"model": "slope"})
+    with pytest.raises(InputError, match=r"checkpoint\.pt: of another model \(Missing key.*Use another folder"):
+        loop.restore(other, torch.optim.SGD(other.parameters(), 0.1), run)
+
+
+def test_an_interruption_says_how_to_go_on(loop, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["examples/recipe.py"])
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit, match=r"^recipe\.py: interrupted\. The same command continues"):
+        loop.command(stop)
