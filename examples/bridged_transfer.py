@@ -39,9 +39,9 @@ from torch.utils.data import DataLoader
 from metrics.errors import InputError
 from metrics.extractors.efficientnet_lite import classifier, packaged_weights
 from metrics.extractors.weights import read_weights
+from metrics.files import write_atomically
 from metrics.images import Item
 from metrics.seed import generator, seed_for
-from stylize.job import write_atomically
 
 REGIMES = ["vanilla", "matched", "matched+mixup", "mixed@0.5", "mixed@0.9", "synthetic"]
 REGIMES += ["bridged", "bridged+reinit", "bridged+mixup", "bridged+reinit+mixup"]

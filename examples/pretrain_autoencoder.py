@@ -80,7 +80,7 @@ def check_widths(options: argparse.Namespace) -> None:
 
 def run_on(items: Sequence[Item], real: ImageSet, options: argparse.Namespace) -> dict[str, float]:
     """Train on ``items`` and test on the crops ``real``."""
-    for key, reason in real.unreadable:
+    for key, reason in real.losses:
         raise InputError(f"{real.root}, {key}: {reason}. Repair or remove it.")
     if len(real) < 2:
         raise InputError(f"{real.root}: {len(real)} crop. Expected at least 2 to test on: raise --crops.")

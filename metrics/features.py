@@ -161,7 +161,7 @@ class Extraction:
     def _run(self) -> Iterator[int]:
         kept: list[_Read] = []
         waiting: list[_Read] = []
-        skipped = list(self._images.unreadable)
+        skipped = list(self._images.losses)
         last = 0
         for done, (item, outcome) in enumerate(self._prepared(), 1):
             if isinstance(outcome, ImageError):

@@ -138,12 +138,20 @@ class Item:
 class ImageSet(Sequence[Item]):
     """Images of one root, in natural key order.
 
-    ``root`` is a folder or archive, or a description in parentheses of images in memory. ``unreadable`` lists
-    (key, reason) of images that are known to be missing or damaged already.
+    ``root`` is a folder or archive, or a description in parentheses of images in memory. ``losses`` lists
+    (key or name, reason) of every image that belongs to the set and cannot be had: damaged, dangling, without
+    permission, cut off, named in the metadata and missing, of a kind that is not read. Whoever uses the set counts
+    them like an image that fails when it is read. ``notes`` are lines about what was passed over and is no image.
     """
 
-    def __init__(self, root: Path, items: Sequence[Item], unreadable: Sequence[tuple[str, str]] = ()) -> None:
-        self.root, self.items, self.unreadable = root, tuple(items), tuple(unreadable)
+    def __init__(
+        self,
+        root: Path,
+        items: Sequence[Item],
+        losses: Sequence[tuple[str, str]] = (),
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.root, self.items, self.losses, self.notes = root, tuple(items), tuple(losses), tuple(notes)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -165,21 +173,21 @@ class ImageSet(Sequence[Item]):
         A crop's key is ``<photo>#<index>`` and its group is the photo's (the photo itself unless the metadata name a
         larger one), so that statistics can treat the crops of one photo as what they are: not independent. The same
         (seed, key) gives the same crop anywhere. Images that cannot be opened are left out and listed in
-        ``unreadable``.
+        ``losses``.
         """
         items: list[Item] = []
-        unreadable = list(self.unreadable)
+        losses = list(self.losses)
         for item in self.items:
             try:
                 width, height = item.dimensions()
             except ImageError as error:
-                unreadable.append((item.key, str(error)))
+                losses.append((item.key, str(error)))
                 continue
             for index in range(per_image):
                 key = f"{item.key}#{index}"
                 box = draw_crop(width, height, size, generator(seed, "crop", key))
                 items.append(replace(item, key=key, crop=box))
-        return ImageSet(self.root, items, unreadable)
+        return ImageSet(self.root, items, losses, self.notes)
 
 
 def open_images(source: Any) -> ImageSet:

@@ -15,6 +15,7 @@ import numpy as np
 
 from metrics.errors import InputError
 from metrics.extractors.extractor import check_device
+from metrics.files import write_atomically
 from metrics.images import BESIDE, ImageError, ImageSet, Item, open_images, sha256
 from metrics.ledger import write_ledger
 from metrics.registry import unknown
@@ -23,7 +24,7 @@ from metrics.sources.member import read_member
 from . import __version__
 from .data.encode import SUFFIXES, check_format, encode
 from .data.manifest import carried
-from .job import MAX_ERRORS, SHARD_SIZE, Failure, Image, Job, Progress, in_parallel, write_atomically
+from .job import MAX_ERRORS, SHARD_SIZE, Failure, Image, Job, Progress, in_parallel
 from .styles import ASSIGNMENTS, chosen
 from .styles.assignment import assign, costs, descriptor
 from .styles.bank import StyleBank, check_strength, stages, to_batch, to_image

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from metrics.errors import InputError
+from metrics.files import write_atomically
 
-from .job import write_atomically
 from .styles.network import SHIPPED, STRIDE, inputs, load
 from .styles.patches import learn
 

@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import Any
 
 from metrics.errors import InputError
+from metrics.files import TEMPORARY, write_atomically
 from metrics.images import companions, natural, read_metadata
 
 SHARD_SIZE = 32
 MAX_ERRORS = 100
 SHARDS_PER_WORKER = 4  # a new process costs some seconds of imports, as much as this many shards
-TEMPORARY = ".part.tmp"
 CHANGED = {
     "images": "the input images have changed since",
     "style": "the style file has changed since",
@@ -255,14 +255,6 @@ def in_parallel(task: Callable[[Any], Any], arguments: Sequence[Any], workers: i
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is either absent, or the old one, or complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}{TEMPORARY}")  # short: the file name itself may be as long as allowed
-    temporary.write_bytes(data)
-    temporary.replace(path)
 
 
 def to_json(value: Any) -> bytes:

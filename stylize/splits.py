@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image
 
 from metrics.errors import InputError
+from metrics.files import write_atomically
 from metrics.images import ImageError, ImageSet, Item, natural, open_images, sha256
 from metrics.seed import seed_for
 
-from .job import to_json, write_atomically
+from .job import to_json
 
 PARTS = ("learn", "tune", "judge")
 LEAST = 2  # photos that a distance to them needs

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metrics.errors import InputError
+from metrics.files import write_atomically
 
-from .job import to_json, write_atomically
+from .job import to_json
 from .splits import SEAL
 
 if TYPE_CHECKING:

@@ -39,12 +39,12 @@ from torch import nn
 
 from metrics.errors import InputError
 from metrics.extractors.extractor import check_device
+from metrics.files import write_atomically
 from metrics.images import ImageSet, open_images
 from metrics.ledger import licences
 from metrics.seed import generator, seed_for
 
 from .apply import content_digest
-from .job import write_atomically
 from .styles.gamut import soft_gamut
 from .styles.network import ARCHITECTURE, Stylizer, inputs, read_network, save_network
 from .training_losses import ENCODER, WINDOWS, Encoder, MapCritic, PooledCritic, RealWindows, kernel, structure_loss

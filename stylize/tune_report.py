@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from metrics.errors import InputError
+from metrics.files import write_atomically
 from metrics.gap import compare
 from metrics.gap_report import GapReport
 from metrics.images import SUFFIXES as IMAGE_SUFFIXES
@@ -22,7 +23,7 @@ from metrics.seed import seed_for
 from .apply import apply_style, content_digest
 from .data.encode import encode
 from .data.manifest import carried
-from .job import Progress, write_atomically
+from .job import Progress
 from .splits import split_photos
 from .study import Budget, Trial, best, check_same, ended, held, open_study, read_config
 from .tune import CROPS, choose_contents

@@ -221,7 +221,7 @@ def test_crops_are_inside_square_and_depend_on_nothing_else(folder, picture):
 def test_crops_list_what_cannot_be_opened(folder, picture):
     crops = open_images(folder("set", {"a.png": picture(), "b.png": b"text"})).crops(2, 16)
     assert len(crops) == 2
-    assert crops.unreadable == (("b", "not an image that can be decoded"),)
+    assert crops.losses == (("b", "not an image that can be decoded"),)
 
 
 def test_natural_order_mixes_digits_and_letters():

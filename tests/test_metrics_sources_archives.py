@@ -339,7 +339,7 @@ def test_samples_without_an_image_are_listed(tmp_path):
     files = {"a.png": png(), "b.json": b"{}", "c/d.png": png(2), "c/d.json": b'{"label": "dog", "caption": "hi"}'}
     images = open_images(write_tar(tmp_path / "set.tar", files))
     assert [(item.key, item.label) for item in images] == [("a", None), ("c/d", "dog")]
-    assert images.unreadable == (("b", "a sample without an image, only json"),)
+    assert images.losses == (("b", "a sample without an image, only json"),)
     with pytest.raises(InputError, match=r"set\.tar::a\.json: not JSON"):
         open_images(write_tar(tmp_path / "set.tar", {"a.png": png(), "a.json": b"{nonsense"}))
 

@@ -22,10 +22,10 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from metrics.errors import InputError
+from metrics.files import write_atomically
 from metrics.images import Item
 from metrics.seed import seed_for
 
-from ..job import write_atomically
 from .denoising import DenoisingLoss
 from .pipeline import DTYPES, set_scheduler
 from .placeholder import add_token, initialiser_id, prompt_ids, save_embedding

@@ -17,8 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from metrics.errors import InputError
-
-from ..job import write_atomically
+from metrics.files import write_atomically
 
 
 def token_names(token: str, vectors: int) -> list[str]:

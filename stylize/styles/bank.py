@@ -157,7 +157,7 @@ def learn(
     images = photos if isinstance(photos, ImageSet) else open_images(photos)
     cropped = images.crops(crops, size, seed)
     sources: list[dict[str, Any]] = []
-    skipped = dict(cropped.unreadable)
+    skipped = dict(cropped.losses)
     parts: list[dict[str, torch.Tensor]] = []
     for item in cropped:
         if item.group in skipped:

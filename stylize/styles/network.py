@@ -34,10 +34,10 @@ from safetensors.torch import save
 from torch import nn
 
 from metrics.errors import InputError
+from metrics.files import write_atomically
 from metrics.precision import ieee_float32
 from metrics.seed import generator
 
-from ..job import write_atomically
 from .colour import learn as colour_statistics
 from .gaussian_transport import square_root, transport
 from .patches import LEVELS, PATCH, Statistics

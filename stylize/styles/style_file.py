@@ -12,8 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from metrics.errors import InputError
-
-from ..job import write_atomically
+from metrics.files import write_atomically
 
 FORMAT = "reverse-stylize style bank"
 VERSION = 1

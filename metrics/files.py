@@ -1,0 +1,34 @@
+"""Files that this program writes: always whole. A file is absent, or the old one, or complete, whatever happens."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+TEMPORARY = ".part.tmp"  # ends the name of a file that is being written; what a kill left behind may be removed
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it is either absent, or the old one, or complete, also after a loss of power.
+
+    Missing folders are made. A write that fails leaves nothing behind.
+
+    Args:
+        path: the file.
+        data: all of its bytes.
+
+    Raises:
+        OSError: the file cannot be written: no room, no permission, a read-only place.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A short name, as that of the file itself may be as long as allowed.
+    temporary = path.with_name(f".{os.getpid()}-{threading.get_ident()}{TEMPORARY}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
