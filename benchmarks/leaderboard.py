@@ -79,7 +79,7 @@ def main() -> None:
         for seed in options.seeds:
             for cell in cells(name, seed, options.images, rows, options.peer_python):
                 RESULTS.parent.mkdir(parents=True, exist_ok=True)
-                with RESULTS.open("a") as file:
+                with RESULTS.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(cell, sort_keys=True) + "\n")
                 print(cell, flush=True)
     return None
@@ -167,7 +167,7 @@ def _by_peer(folder: Path, seed: int, peer: Path | None) -> Make:
         items = open_images(contents)
         lines = [f"{item.path}\t{folder / 'dealt'}/{plan[item.key]}.png\t{out / item.key}.png" for item in items]
         todo = folder / f"{out.name}.tsv"
-        todo.write_text("\n".join(lines))
+        todo.write_text("\n".join(lines), encoding="utf-8")
         return measured_process(peer, PEER_PROGRAM, todo)
 
     return make
@@ -206,7 +206,7 @@ def measured_process(python: Path | str, program: str, *words: Any) -> tuple[flo
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise SystemExit(f"{python} {' '.join(map(str, words))} failed with {process.returncode}")
-        return usage.ru_utime + usage.ru_stime, int(Path(peak.name).read_text()) / 1024
+        return usage.ru_utime + usage.ru_stime, int(Path(peak.name).read_text(encoding="utf-8")) / 1024
 
 
 def thinned(folder: Path, count: int) -> Path:
@@ -257,7 +257,7 @@ def make_contents(out: Path, name: str, images: int, seed: int) -> None:
 
 def read_results() -> list[dict[str, Any]]:
     """The newest line of every cell."""
-    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.exists() else []
     newest = {(cell["set"], cell["seed"], cell["row"]): cell for cell in map(json.loads, lines)}
     return list(newest.values())
 
@@ -282,8 +282,8 @@ def print_tables() -> None:
             )
         if name == SETS[0]:
             packaged = {row: summary(found) for row, found in rows.items()}
-            PACKAGED.write_text(json.dumps(packaged, indent=2) + "\n")
-            FIGURE.write_text(draw(points(packaged), AIM))
+            PACKAGED.write_text(json.dumps(packaged, indent=2) + "\n", encoding="utf-8")
+            FIGURE.write_text(draw(points(packaged), AIM), encoding="utf-8")
 
 
 def points(rows: dict[str, dict[str, float]]) -> list[tuple[str, float, float]]:

@@ -43,7 +43,7 @@ def main() -> None:
         step = float(np.median(np.diff(times)))
         print(f"invert: {step:.3f} s a step, 20 000 steps take {20_000 * step / 3600:.1f} h, {peak()}", flush=True)
         torch.cuda.reset_peak_memory_stats()
-        (work / "classes.txt").write_text("cat\n")
+        (work / "classes.txt").write_text("cat\n", encoding="utf-8")
         sampler = Sampler(model, embedding=embedding, device="cuda", dtype=options.precision)
         sampler.describe()  # loads it
         start = time.perf_counter()

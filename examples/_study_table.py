@@ -33,8 +33,8 @@ def write_table(rows: Sequence[Row], folder: Path) -> None:
     if not rows:
         return
     text = "\n".join([*table(rows), "", *verdicts(rows), "", *correlations(rows), ""])
-    (folder / "pretraining.md").write_text(text)
-    (folder / "pretraining.svg").write_text(figure(rows))
+    (folder / "pretraining.md").write_text(text, encoding="utf-8")
+    (folder / "pretraining.svg").write_text(figure(rows), encoding="utf-8")
     print(text)
 
 

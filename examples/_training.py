@@ -137,9 +137,9 @@ def restore(learner: nn.Module, optimizer: torch.optim.Optimizer, run: Run) -> t
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{path}: of another model ({detail(error)}). Use another folder.") from error
     if lines.exists() and PartialState().is_main_process:
-        with lines.open(newline="") as file:
+        with lines.open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.reader(file) if len(row) == len(LOG) and row[0].isdecimal()]
-        with (run.out / "log.part").open("w", newline="") as file:
+        with (run.out / "log.part").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([LOG, *(row for row in rows if int(row[0]) <= state["step"])])
         (run.out / "log.part").replace(lines)
     return state["step"], state["seconds"]
@@ -171,7 +171,7 @@ def keep(learner: nn.Module, optimizer: Any, run: Run, step: int, seconds: float
 
 def log(path: Path, step: int, loss: float, rate: float, seconds: float) -> None:
     new = not path.exists()
-    with path.open("a", newline="") as file:
+    with path.open("a", newline="", encoding="utf-8") as file:
         row = [step, f"{loss:.5f}", f"{rate:.3g}", f"{seconds:.1f}"]
         csv.writer(file).writerows([LOG, row] if new else [row])
 

@@ -62,7 +62,7 @@ def write_page(cells: list[dict], options: argparse.Namespace) -> None:
     lines = ["| " + " | ".join(row) + " |" for row in (HEAD, ["---"] * len(HEAD), *rows)]
     found = verdicts(cells)
     text = "\n".join([*(f"- **{line}**" for line in found), "", facts, "", *lines, ""])
-    (options.out / "report.md").write_text(text)
+    (options.out / "report.md").write_text(text, encoding="utf-8")
     page = PAGE.format(
         verdicts="".join(f"<li>{_emphasised(line)}</li>" for line in found),
         facts=escape(facts),
@@ -70,8 +70,8 @@ def write_page(cells: list[dict], options: argparse.Namespace) -> None:
         body="".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows),
         curves=curves(cells, names),
     )
-    (options.out / "report.html").write_text(page)
-    with (options.out / "curves.csv").open("w", newline="") as file:
+    (options.out / "report.html").write_text(page, encoding="utf-8")
+    with (options.out / "curves.csv").open("w", newline="", encoding="utf-8") as file:
         looks = ((c["regime"], c["seed"], *look) for c in cells for look in c["curve"])
         csv.writer(file).writerows([("regime", "seed", "step", "loss", "validation accuracy"), *looks])
     print(f"\n{text}")

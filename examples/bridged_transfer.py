@@ -332,7 +332,7 @@ def read_results(options: argparse.Namespace) -> list[dict]:
         raise InputError(f"{options.out}: is a file. Name a folder.")
     path = options.out / "results.jsonl"
     try:
-        cells = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        cells = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
     except ValueError as error:
         raise InputError(f"{path}: a line is not complete ({error}). Remove that line to continue.") from error
     for cell in cells:

@@ -16,7 +16,7 @@ COLUMNS, SIDE, GAP = 8, 192, 4
 
 
 def main(demo: Path, photos: Path, out: Path) -> None:
-    rows = [json.loads(line) for line in (demo / "stylised/metadata.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (demo / "stylised/metadata.jsonl").read_text(encoding="utf-8").splitlines()]
     paths = {item.key: item.path for item in open_images(photos)}
     step = len(rows) // COLUMNS
     sheet = Image.new("RGB", (COLUMNS * (SIDE + GAP) - GAP, 3 * (SIDE + GAP) - GAP), "white")

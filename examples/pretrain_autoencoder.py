@@ -100,7 +100,7 @@ def run_on(items: Sequence[Item], real: ImageSet, options: argparse.Namespace) -
         return {}
     learner.network.save_pretrained(options.out / "autoencoder")
     found = judged(images, reconstructed(learner.network, images), [item.group for item in real])
-    (options.out / "result.json").write_text(json.dumps(found, indent=1) + "\n")
+    (options.out / "result.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(f"{options.out}: " + ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
     return found
 

@@ -114,7 +114,7 @@ def pretrain_on(data: Dataset, classes: list[str], options: argparse.Namespace) 
     if PartialState().is_main_process:  # model.json comes last: a folder that has it is finished
         save_file(network.state_dict(), options.out / "model.part")
         (options.out / "model.part").replace(options.out / "model.safetensors")
-        (options.out / "model.json").write_text(json.dumps(facts) + "\n")
+        (options.out / "model.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
     PartialState().wait_for_everyone()
     return health(network, data, options)
 
@@ -170,7 +170,7 @@ def sweep(options: argparse.Namespace) -> None:
         numbers = ["" if value is None else f"{value:.4f}" for value in (seen, accuracy)]
         rows.append((count, each, count * each, round(weights / count), *numbers))
     if PartialState().is_main_process and not options.dry_run:
-        with (options.out / "table.csv").open("w", newline="") as file:
+        with (options.out / "table.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(rows)
         lines = (rows[0], ["---"] * len(rows[0]), *rows[1:])
         print("\n".join("| " + " | ".join(map(str, row)) + " |" for row in lines))
@@ -203,7 +203,7 @@ def report(scores: torch.Tensor, labels: torch.Tensor, items: Sequence[Item], op
     }
     if PartialState().is_main_process:
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "result.json").write_text(json.dumps(result) + "\n")
+        (options.out / "result.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
         print(f"{options.out}: test accuracy {accuracy:.1%} on {len(labels)} images, {len(items)} to learn from")
     return accuracy
 
@@ -219,7 +219,7 @@ def started(options: argparse.Namespace, classes: int) -> nn.Module:
     if not path.is_file():
         raise InputError(f"--from {options.start}: no model.json. Expected the folder of a finished pretrain run.")
     try:
-        facts = json.loads(path.read_text())
+        facts = json.loads(path.read_text(encoding="utf-8"))
         options.model, options.model_options = facts["model"], facts["options"]
         network = create(options, len(facts["classes"]))
         network.load_state_dict(load_file(options.start / "model.safetensors"))

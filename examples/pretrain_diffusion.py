@@ -87,7 +87,7 @@ def compare(
         there = argparse.Namespace(**{**vars(options), "out": options.out / name.replace(" ", "-")})
         found[name] = measured(stages(own, real, there), held_out, there)
     if PartialState().is_main_process:
-        (options.out / "result.json").write_text(json.dumps(found, indent=1) + "\n")
+        (options.out / "result.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         for name, row in found.items():
             print(f"{name}: " + ", ".join(f"{metric} {value:.4g}" for metric, value in row.items()))
     return found

@@ -162,7 +162,7 @@ def read(options: argparse.Namespace) -> list[dict[str, str]]:
     path, facts = options.results / "pretraining.csv", options.results / "pretraining.json"
     if not path.exists():
         return []
-    kept = json.loads(facts.read_text())
+    kept = json.loads(facts.read_text(encoding="utf-8"))
     changed = [
         f"--{name.replace('_', '-')} {kept.get(name)}"
         for name, now in settings(options).items()
@@ -170,7 +170,7 @@ def read(options: argparse.Namespace) -> list[dict[str, str]]:
     ]
     if changed:
         raise InputError(f"{path} was made with {', '.join(changed)}. Use the same, or another --results.")
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -178,14 +178,14 @@ def record(options: argparse.Namespace, cell: Cell, found: dict[str, float], sec
     """Append a finished cell, a line per number, in one write."""
     options.results.mkdir(parents=True, exist_ok=True)
     path = options.results / "pretraining.csv"
-    (options.results / "pretraining.json").write_text(json.dumps(settings(options), indent=1) + "\n")
+    (options.results / "pretraining.json").write_text(json.dumps(settings(options), indent=1) + "\n", encoding="utf-8")
     name, seed, task = cell
     rows = [
         dict(zip(COLUMNS, (name, str(seed), task, metric, f"{value:.6g}", f"{seconds:.1f}"), strict=True))
         for metric, value in found.items()
     ]
     new = not path.exists()
-    with path.open("a", newline="") as file:
+    with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         if new:
             writer.writeheader()

@@ -282,7 +282,7 @@ def _restore(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -
 
 def _log(path: Path, row: dict[str, float]) -> None:
     new = not path.exists()
-    with path.open("a", newline="") as file:
+    with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, row)
         if new:
             writer.writeheader()

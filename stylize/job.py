@@ -108,7 +108,7 @@ class Job:
         path = self.state / f"{name}.json"
         if not path.exists():
             write_atomically(path, to_json(compute()))
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
 
     def run(
         self,
@@ -135,7 +135,7 @@ class Job:
         done = failed = 0
         for shard in shards:
             if markers[shard].exists():
-                marker = json.loads(markers[shard].read_text())
+                marker = json.loads(markers[shard].read_text(encoding="utf-8"))
                 done, failed = done + len(marker["rows"]), failed + len(marker["errors"])
         self._stop_on_errors(markers.values(), failed, max_errors)
         yield Progress(done, failed, len(keys))
@@ -176,7 +176,7 @@ class Job:
 
     def _open_state(self) -> None:
         self.state.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.state / "lock").open("w")
+        self._lock = (self.state / "lock").open("w", encoding="utf-8")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -209,7 +209,12 @@ class Job:
 
     def _stop_on_errors(self, markers: Iterable[Path], failed: int, limit: int) -> None:
         if failed > limit:
-            errors = [row for path in markers if path.exists() for row in json.loads(path.read_text())["errors"]]
+            errors = [
+                row
+                for path in markers
+                if path.exists()
+                for row in json.loads(path.read_text(encoding="utf-8"))["errors"]
+            ]
             first = min(errors, key=lambda row: natural(row["key"]))
             repair = "Repeat the command with a larger --max-errors to continue, or" if limit else "Or"
             raise InputError(
@@ -223,7 +228,7 @@ class Job:
         rows: list[tuple[str, str]] = []  # name and line: parsed rows would take several times the memory
         errors: list[tuple[str, str]] = []
         for path in markers:
-            marker = json.loads(path.read_text())
+            marker = json.loads(path.read_text(encoding="utf-8"))
             rows += [(row["file_name"], _line(row)) for row in marker["rows"]]
             errors += [(row["key"], _line(row)) for row in marker["errors"]]
         write_atomically(self.out / "metadata.jsonl", _sorted_lines(rows))
@@ -294,7 +299,7 @@ def _digest(shard: Sequence[str]) -> str:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
         return dict(value["config"]) if path.name == "run.json" else dict(value)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not written by this command ({error}). Name another output folder.") from error

@@ -40,7 +40,7 @@ class SealedPhotos:
         """
         keys, seal = [item.key for item in self.__images], study / SEAL
         digests = sorted(photo_digest(item) for item in self.__images)
-        if seal.exists() and json.loads(seal.read_text()).get("sha256", digests) != digests:
+        if seal.exists() and json.loads(seal.read_text(encoding="utf-8")).get("sha256", digests) != digests:
             raise InputError(
                 f"{study}: was judged by other photos before, named in {seal}. A study is judged once: restore those "
                 "photos to see the same verdict again, or tune and judge a new study in another folder."

@@ -112,7 +112,7 @@ def read_config(out: Path) -> dict[str, Any]:
     if not started.is_file():
         raise InputError(f"{out}: holds no study. Start one with: stylize tune REAL SYNTHETIC {out}")
     try:
-        config = json.loads(started.read_text())
+        config = json.loads(started.read_text(encoding="utf-8"))
         Budget(**config["budget"])
         return dict(config)
     except (ValueError, KeyError, TypeError) as error:
@@ -193,7 +193,7 @@ def locked(out: Path, config: Mapping[str, Any]) -> Iterator[None]:
 @contextmanager
 def held(out: Path) -> Iterator[None]:
     """Hold the folder of a study: no search goes on while it is judged."""
-    with (out / ".lock").open("w") as lock:
+    with (out / ".lock").open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -112,7 +112,9 @@ def test_render_learn_apply_compare(tmp_path, monkeypatch):
     for device in ("cpu", "cuda"):
         words = ("compare", "cuda1", PHOTOS / "judge", "--before", "patterns", "--floor", PHOTOS / "learn")
         run(domain_gap, *words, "--crops", 4, "--device", device, "-o", f"report-{device}")
-    reports = [json.loads(Path(f"report-{device}/report.json").read_text()) for device in ("cpu", "cuda")]
+    reports = [
+        json.loads(Path(f"report-{device}/report.json").read_text(encoding="utf-8")) for device in ("cpu", "cuda")
+    ]
     expected, got = (
         [(m["name"], m["value"]) for row in report["rows"] for m in row["measurements"]] for report in reports
     )

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-import metrics.kid_subsets
 import metrics.mmd
 from metrics.errors import InputError
 from metrics.kid import kid

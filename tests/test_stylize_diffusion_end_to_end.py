@@ -58,14 +58,17 @@ def launch_two(*words):
 
 
 def cells(folder):
-    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def test_from_photos_to_a_verdict_in_one_process(work, monkeypatch):
     stylize("invert", "real", "-o", "style.safetensors", *LEARN, "--batch", 2, "--vectors", 2, "--validate-every", 4)
-    assert Path("style-000004.png").is_file() and len(Path("style.safetensors.csv").read_text().splitlines()) == 5
+    assert (
+        Path("style-000004.png").is_file()
+        and len(Path("style.safetensors.csv").read_text(encoding="utf-8").splitlines()) == 5
+    )
     stylize("generate", "synthetic", *DRAW, "--embedding", "style.safetensors")
-    rows = [json.loads(line) for line in Path("synthetic/metadata.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in Path("synthetic/metadata.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {row["prompt"] for row in rows} == {f"A {label} photo in the style of <style>" for label in CLASSES}
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     import bridged_transfer
@@ -75,7 +78,7 @@ def test_from_photos_to_a_verdict_in_one_process(work, monkeypatch):
         sys, "argv", ["bridged_transfer.py", "synthetic", "real", "out", "--seeds", "0", "1", *TRAIN.split()]
     )
     bridged_transfer.main()
-    report = Path("out/report.md").read_text()
+    report = Path("out/report.md").read_text(encoding="utf-8")
     assert sum(line.startswith("- **bridged") for line in report.splitlines()) == 3 and len(cells(Path("out"))) == 8
 
 
@@ -86,7 +89,7 @@ def test_fractals_are_restyled_with_their_keys_and_labels(work):
     before, after = open_images("fractals"), open_images("restyled")
     assert [(item.key, item.label) for item in after] == [(item.key, item.label) for item in before]
     assert all(item.read().shape == (32, 32, 3) for item in after) and len({item.digest() for item in after}) == 4
-    rows = [json.loads(line) for line in Path("restyled/metadata.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in Path("restyled/metadata.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["source"] for row in rows] == [row["file_name"] for row in rows] and rows[0]["method"] == "restyle"
 
 
@@ -97,7 +100,7 @@ def test_class_wise_inversion_serves_generation(work):
         "<style-coat>",
     ]
     stylize("generate", "synthetic", *DRAW[:3], 1, "--steps", 3, "--embedding", "styles")
-    rows = [json.loads(line) for line in Path("synthetic/metadata.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in Path("synthetic/metadata.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["prompt"] for row in rows] == [f"A {label} photo in the style of <style-{label}>" for label in CLASSES]
 
 

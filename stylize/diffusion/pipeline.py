@@ -179,7 +179,7 @@ def _read_index(path: Path) -> dict[str, Any]:
             "model_index.json, unet/, vae/, text_encoder/, tokenizer/ and scheduler/."
         )
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: not JSON ({error}). Download the model again.") from error
 

@@ -25,7 +25,7 @@ LEGEND = (
 
 def table() -> str:
     """A line per method, composition and preset, each with its measured row; blank where nothing was measured."""
-    measured = json.loads((files(__package__) / "leaderboard.json").read_text())
+    measured = json.loads((files(__package__) / "leaderboard.json").read_text(encoding="utf-8"))
     rows = [(name, name, text) for name, text in METHODS.items()]
     rows += [(name, name, "first the one, then the other") for name in measured if "+" in name]
     points = [(f"--preset {name}", *point) for name, point in PRESETS.items()]
