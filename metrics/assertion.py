@@ -11,6 +11,7 @@ from unittest import SkipTest
 
 from .budgets import Budget, Budgets, combine, from_mapping, read_budgets
 from .errors import InputError
+from .escapes import escaped
 from .gap import compare
 from .gap_report import GapReport
 from .gate import GateResult, gate, worst_first
@@ -115,10 +116,16 @@ def _metrics(budgets: Budgets) -> tuple[str, ...]:
 def _message(result: GateResult, found: GapReport, report: str | Path | None) -> str:
     """The checks that did not pass, the worst first, and the images to look at."""
     lines = [f"domain gap: {result.headline}"]
-    lines += [f"  {check.verdict}: {check.sentence}" for check in worst_first(result.checks) if check.verdict != "pass"]
+    lines += [
+        f"  {check.verdict}: {escaped(check.sentence)}"
+        for check in worst_first(result.checks)
+        if check.verdict != "pass"
+    ]
     lists = {"most synthetic-looking": found.most_synthetic, "least covered real images": found.least_covered}
     lines += [
-        f"  {title}: {', '.join(image.key for image in images[:WORST])}" for title, images in lists.items() if images
+        f"  {title}: {', '.join(escaped(image.key) for image in images[:WORST])}"
+        for title, images in lists.items()
+        if images
     ]
     if report is not None:
         lines.append(f"  report: {Path(report) / 'report.html'}")

@@ -50,7 +50,7 @@ KEYS = ("max", "min", "value_only")
 BASELINE_KEYS = ("max_increase", "max_decrease", "value_only")
 CONFIDENCE = 0.95
 LARGEST = 1e300
-EXAMPLE = "[after.kid]\nmax = 0.05"
+EXAMPLE = "after.kid.max = 0.05"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Budgets:
 
     def __post_init__(self) -> None:
         if not self.budgets:
-            raise InputError(f"no budget given. Write one as --max kid=0.05, or into a file:\n{EXAMPLE}")
+            raise InputError(f"no budget given. Write one as --max kid=0.05, or into a file: {EXAMPLE}")
         _check_confidence(self.confidence)
 
 
@@ -97,7 +97,7 @@ def read_budgets(path: str | Path) -> Budgets:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise InputError(
-            f"{path}: budgets cannot be read ({reason}). Expected a TOML file such as:\n{EXAMPLE}"
+            f"{path}: budgets cannot be read ({reason}). Expected a TOML file such as: {EXAMPLE}"
         ) from error
     return parse_budgets(text, str(path))
 
@@ -113,9 +113,7 @@ def parse_budgets(text: str, source: str = "budgets") -> Budgets:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         hint = ' Names with @ need quotes: [after."kid@dinov2"].' if "@" in text else ""
-        raise InputError(
-            f"{source}: {error or 'nested too deeply'}.{hint} Expected TOML such as:\n{EXAMPLE}"
-        ) from error
+        raise InputError(f"{source}: {error or 'nested too deeply'}.{hint} Expected TOML such as: {EXAMPLE}") from error
     try:
         return from_mapping(document)
     except InputError as error:
@@ -227,7 +225,7 @@ def _relative(budget: Budget, sign: float) -> Budget:
 
 def _table(value: Any, name: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise InputError(f"{name} = {repr(value)[:40]}. Expected a table such as:\n{EXAMPLE}")
+        raise InputError(f"{name} = {repr(value)[:40]}. Expected a table such as: {EXAMPLE}")
     return value
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .errors import InputError
-from .terminal import follow, run, say
+from .terminal import follow, path, run, say
 
 if TYPE_CHECKING:
     from .cache import FeatureCache
@@ -38,7 +38,9 @@ app = typer.Typer(
 def compare(
     synthetic: Annotated[str, typer.Argument(help=f"The images under test: {SOURCES}.")],
     real: Annotated[str, typer.Argument(help="Real images to compare with; keep them out of style learning.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for report.json, report.md and report.html.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for report.json, report.md and report.html.", parser=path)
+    ],
     before: Annotated[str | None, typer.Option(help="The same images before stylising: adds the gap closed.")] = None,
     floor: Annotated[str | None, typer.Option(help="The style photos: their distance to REAL is the floor.")] = None,
     crops: Annotated[
@@ -49,7 +51,7 @@ def compare(
         typer.Option(help=f"{EXTRACTORS}."),
     ] = "efficientnet-lite0",
     weights: Annotated[
-        Path | None, typer.Option(help="File or folder with the weights, instead of a download.")
+        Path | None, typer.Option(help="File or folder with the weights, instead of a download.", parser=path)
     ] = None,
     metric: Annotated[str, typer.Option(help=f"Comma-separated: {NAMES}.")] = "kid,fid",
     permutations: Annotated[int, typer.Option(min=0, help="Deals of the permutation test; 0: no test.")] = 199,
@@ -104,15 +106,19 @@ def compare(
 
 @app.command()
 def gate(
-    report: Annotated[Path, typer.Argument(help="report.json of domain-gap compare, or the folder that holds it.")],
-    budget: Annotated[Path | None, typer.Option(help="TOML file of budgets.")] = None,
+    report: Annotated[
+        Path, typer.Argument(help="report.json of domain-gap compare, or the folder that holds it.", parser=path)
+    ],
+    budget: Annotated[Path | None, typer.Option(help="TOML file of budgets.", parser=path)] = None,
     max_: Annotated[
         list[str] | None, typer.Option("--max", help="At most: kid=0.05, slices.kid=0.08, change.kid=0; repeatable.")
     ] = None,
     min_: Annotated[
         list[str] | None, typer.Option("--min", help="At least: closed.kid=0.3, kept.label-probe=0.95; repeatable.")
     ] = None,
-    baseline: Annotated[Path | None, typer.Option(help="Earlier report.json against the same real images.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="Earlier report.json against the same real images.", parser=path)
+    ] = None,
     max_increase: Annotated[
         list[str] | None, typer.Option(help="At most so much above the baseline: kid=0.002; repeatable.")
     ] = None,
@@ -125,8 +131,10 @@ def gate(
     confidence: Annotated[float | None, typer.Option(help="One-sided, of every verdict; else the file's or 0.95.")] = (
         None
     ),
-    junit: Annotated[Path | None, typer.Option(help="JUnit XML file to write.")] = None,
-    scalars: Annotated[Path | None, typer.Option(help="metrics.json to write, for DVC and other trackers.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="JUnit XML file to write.", parser=path)] = None,
+    scalars: Annotated[
+        Path | None, typer.Option(help="metrics.json to write, for DVC and other trackers.", parser=path)
+    ] = None,
     github: Annotated[
         bool, typer.Option("--github", help="Print annotations, and append to $GITHUB_STEP_SUMMARY.")
     ] = False,
@@ -165,13 +173,16 @@ def gate(
 def stats(
     source: Annotated[str, typer.Argument(help=f"Images: {SOURCES}.")],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help=".safetensors: features; .npz: mean and covariance, as pytorch-fid has.")
+        Path,
+        typer.Option(
+            "--out", "-o", help=".safetensors: features; .npz: mean and covariance, as pytorch-fid has.", parser=path
+        ),
     ],
     crops: Annotated[int, typer.Option(min=0, help="Cut this many square crops from every image.")] = 0,
     size: Annotated[int, typer.Option(min=8, help="Side of the crops.")] = 256,
     extractor: Annotated[str, typer.Option(help="As for domain-gap compare.")] = "efficientnet-lite0",
     weights: Annotated[
-        Path | None, typer.Option(help="File or folder with the weights, instead of a download.")
+        Path | None, typer.Option(help="File or folder with the weights, instead of a download.", parser=path)
     ] = None,
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -220,7 +231,7 @@ def frechet(
     b: Annotated[str, typer.Argument(help="The same.")],
     extractor: Annotated[str, typer.Option(help="The network behind the statistics.")] = "inception",
     weights: Annotated[
-        Path | None, typer.Option(help="File or folder with the weights, instead of a download.")
+        Path | None, typer.Option(help="File or folder with the weights, instead of a download.", parser=path)
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass: changes rounding only.")] = 32,
@@ -270,13 +281,18 @@ def cache(
 
 @app.command()
 def audit(
-    result: Annotated[Path, typer.Argument(help="Folder of the images under test.")],
-    real: Annotated[Path, typer.Argument(help="Folder of real photos that may have been copied: the style photos.")],
+    result: Annotated[Path, typer.Argument(help="Folder of the images under test.", parser=path)],
+    real: Annotated[
+        Path, typer.Argument(help="Folder of real photos that may have been copied: the style photos.", parser=path)
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for audit.json, audit.md and audit.html.")
+        Path | None, typer.Option("--out", "-o", help="Folder for audit.json, audit.md and audit.html.", parser=path)
     ] = None,
     held_out: Annotated[
-        Path | None, typer.Option(help="Other real photos, to set the threshold; else REAL's own are held out in turn.")
+        Path | None,
+        typer.Option(
+            help="Other real photos, to set the threshold; else REAL's own are held out in turn.", parser=path
+        ),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Look at this many results, spread evenly over the set.")] = 300,
     patches: Annotated[int, typer.Option(min=1, help="Patches drawn per image and patch size.")] = 8,

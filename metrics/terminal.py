@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sized
+from pathlib import Path
 from typing import TypeVar
 
 import typer
@@ -12,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from .errors import InputError
+from .escapes import escaped
+from .streams import calm, steady
 
 USAGE = 2
 INTERRUPTED = 130
@@ -19,19 +22,21 @@ Step = TypeVar("Step")
 
 
 def run(app: typer.Typer, name: str) -> None:
-    """Run a command; an InputError becomes one line and exit code 2, a traceback needs ``--debug``."""
+    """Run a command; an InputError becomes one line and exit code 2, a traceback needs ``--debug``.
+
+    The exit code is what the command decided, whoever reads its streams and whatever they can hold; only an output that
+    is lost, on a full disk, is an error.
+    """
+    steady()
+    calm()
     debug = "--debug" in sys.argv
     sys.argv = [word for word in sys.argv if word != "--debug"]
     try:
-        app(prog_name=name)
+        _finish(app, name)
     except InputError as error:
         if debug:
             raise
         _fail(name, str(error))
-    except SystemExit as ended:  # how Typer ends, after Ctrl-C too
-        if ended.code == INTERRUPTED:
-            say(f"{name}: interrupted. Finished work is kept: the same command continues.")
-        raise
     except OSError as error:
         if debug:
             raise
@@ -45,9 +50,18 @@ def run(app: typer.Typer, name: str) -> None:
         _fail(name, f"unexpected {type(error).__name__}: {error}. Repeat the command with --debug for the traceback.")
 
 
+def path(text: str) -> Path:
+    """A path of the command line, which may not be empty: that is an unset variable, not the current folder."""
+    if not text.strip():
+        raise typer.BadParameter(
+            "got an empty path. Expected a file or folder; the current folder is written as a dot: ."
+        )
+    return Path(text)
+
+
 def say(message: str) -> None:
-    """One line to stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """One line to stderr, in which names from strangers are shown and not obeyed."""
+    print(escaped(message), file=sys.stderr, flush=True)
 
 
 def follow(steps: Iterable[Step], what: str) -> Iterator[Step]:
@@ -75,6 +89,16 @@ def follow(steps: Iterable[Step], what: str) -> Iterator[Step]:
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text("" if not task.speed else f"{task.speed:.1f}/s")
+
+
+def _finish(app: typer.Typer, name: str) -> None:
+    try:
+        app(prog_name=name)
+    except SystemExit as ended:  # how Typer ends, after Ctrl-C too
+        if ended.code == INTERRUPTED:
+            say(f"{name}: interrupted. Finished work is kept: the same command continues.")
+        sys.stdout.flush()  # at the interpreter's end a fault would be no error of ours
+        raise
 
 
 def _fail(name: str, message: str) -> None:

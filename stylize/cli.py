@@ -12,7 +12,7 @@ import typer
 
 from metrics.errors import InputError
 from metrics.registry import unknown
-from metrics.terminal import follow, run, say
+from metrics.terminal import follow, path, run, say
 
 from .cli_diffusion import COMMANDS as diffusion_commands
 from .cli_progress import finish
@@ -38,7 +38,7 @@ CORES = os.cpu_count() or 1
 @app.command()
 def render(
     family: Annotated[str, typer.Argument(help="Pattern family, or a JSON file from `stylize patterns`.")],
-    out: Annotated[Path, typer.Argument(help="Folder to fill: one subfolder per class.")],
+    out: Annotated[Path, typer.Argument(help="Folder to fill: one subfolder per class.", parser=path)],
     classes: Annotated[int | None, typer.Option(help="Number of classes; 10, or all of a JSON file.")] = None,
     per_class: Annotated[int, typer.Option(help="Images per class.")] = 30,
     size: Annotated[int, typer.Option(help="Side in pixels.")] = 256,
@@ -91,8 +91,8 @@ def patterns(
 
 @app.command()
 def learn(
-    real: Annotated[Path, typer.Argument(help="Folder of real photos.")],
-    style: Annotated[Path, typer.Argument(help="Style file to write, *.safetensors.")],
+    real: Annotated[Path, typer.Argument(help="Folder of real photos.", parser=path)],
+    style: Annotated[Path, typer.Argument(help="Style file to write, *.safetensors.", parser=path)],
     method: Annotated[
         list[str] | None, typer.Option(help="Method to learn for, may be repeated; by default the usual ones.")
     ] = None,
@@ -123,9 +123,9 @@ def learn(
 
 @app.command()
 def apply(
-    style: Annotated[Path, typer.Argument(help="Style file from `stylize learn`.")],
-    synthetic: Annotated[Path, typer.Argument(help="Folder, zip, tar or list of synthetic images.")],
-    out: Annotated[Path, typer.Argument(help="Folder to fill; mirrors the input's tree.")],
+    style: Annotated[Path, typer.Argument(help="Style file from `stylize learn`.", parser=path)],
+    synthetic: Annotated[Path, typer.Argument(help="Folder, zip, tar or list of synthetic images.", parser=path)],
+    out: Annotated[Path, typer.Argument(help="Folder to fill; mirrors the input's tree.", parser=path)],
     method: Annotated[
         str | None, typer.Option(help="`stylize styles` lists them; colour+texture composes. Default: a preset.")
     ] = None,
@@ -136,7 +136,9 @@ def apply(
     assignment: Annotated[
         str, typer.Option(help="Which image gets which style: balanced (optimal transport) or random.")
     ] = "balanced",
-    network: Annotated[Path | None, typer.Option(help="Weights of the method network, from `stylize train`.")] = None,
+    network: Annotated[
+        Path | None, typer.Option(help="Weights of the method network, from `stylize train`.", parser=path)
+    ] = None,
     workers: Workers = CORES,
     format: Format = "png",
     quality: Quality = 90,
@@ -181,9 +183,9 @@ def styles() -> None:
 
 @app.command()
 def train(
-    real: Annotated[Path, typer.Argument(help="Folder of real photos.")],
-    synthetic: Annotated[Path, typer.Argument(help="Folder of synthetic images.")],
-    network: Annotated[Path, typer.Argument(help="Weight file to write, *.safetensors.")],
+    real: Annotated[Path, typer.Argument(help="Folder of real photos.", parser=path)],
+    synthetic: Annotated[Path, typer.Argument(help="Folder of synthetic images.", parser=path)],
+    network: Annotated[Path, typer.Argument(help="Weight file to write, *.safetensors.", parser=path)],
     steps: Annotated[int, typer.Option(help="Steps in all.")] = 6000,
     minutes: Annotated[float, typer.Option(help="Stop after so long; the same command continues.")] = float("inf"),
     size: Annotated[int, typer.Option(help="Side of the windows, a multiple of 8.")] = 128,
@@ -210,9 +212,9 @@ def train(
 
 @app.command()
 def export(
-    out: Annotated[Path, typer.Argument(help="File to write, *.onnx.")],
+    out: Annotated[Path, typer.Argument(help="File to write, *.onnx.", parser=path)],
     network: Annotated[
-        Path | None, typer.Option(help="From `stylize train`; default: the one that comes along.")
+        Path | None, typer.Option(help="From `stylize train`; default: the one that comes along.", parser=path)
     ] = None,
 ) -> None:
     """Export the network of the style method `network` as ONNX.
@@ -229,10 +231,10 @@ def export(
 @app.command()
 def tune(
     real: Annotated[
-        Path, typer.Argument(help="Folder of photos: learn/, tune/ and judge/, or one that is split here.")
+        Path, typer.Argument(help="Folder of photos: learn/, tune/ and judge/, or one that is split here.", parser=path)
     ],
-    synthetic: Annotated[Path, typer.Argument(help="Folder of synthetic images.")],
-    out: Annotated[Path, typer.Argument(help="Folder of the study.")],
+    synthetic: Annotated[Path, typer.Argument(help="Folder of synthetic images.", parser=path)],
+    out: Annotated[Path, typer.Argument(help="Folder of the study.", parser=path)],
     trials: Annotated[int, typer.Option(help="Trials in all, those of earlier runs included.")] = 40,
     images: Annotated[int, typer.Option(help="Contents that every trial stylises.")] = 100,
     method: Annotated[
@@ -278,10 +280,10 @@ def tune(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Argument(help="Folder to fill.")],
-    photos: Annotated[Path, typer.Option(help="Folder with learn/ and judge/ subfolders of photos.")] = Path(
-        "assets/photos"
-    ),
+    out: Annotated[Path, typer.Argument(help="Folder to fill.", parser=path)],
+    photos: Annotated[
+        Path, typer.Option(help="Folder with learn/ and judge/ subfolders of photos.", parser=path)
+    ] = Path("assets/photos"),
     extractor: Annotated[str, typer.Option(help="Network that measures the gap.")] = "efficientnet-lite0",
     workers: Workers = CORES,
     seed: Seed = 0,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from metrics.terminal import follow, say
+from metrics.terminal import follow, path, say
 
 from .cli_progress import finish
 
@@ -28,10 +28,10 @@ Quality = Annotated[int, typer.Option(help="1 to 100, for jpeg and webp.")]
 
 
 def invert(
-    real: Annotated[Path, typer.Argument(help="Folder of real images, one subfolder per class.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="File to write, or folder for the mode class-wise.")] = Path(
-        "learned_embeds.safetensors"
-    ),
+    real: Annotated[Path, typer.Argument(help="Folder of real images, one subfolder per class.", parser=path)],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="File to write, or folder for the mode class-wise.", parser=path)
+    ] = Path("learned_embeds.safetensors"),
     model: Model = "tiny",
     mode: Annotated[str, typer.Option(help="dsi: the class is in the prompt; style: no class; class-wise.")] = "dsi",
     token: Annotated[str, typer.Option(help="Placeholder, in lower case.")] = "<style>",
@@ -89,10 +89,12 @@ def invert(
 
 
 def generate(
-    out: Annotated[Path, typer.Argument(help="Folder to fill: one subfolder per class.")],
-    classes: Annotated[Path, typer.Option(help="Text file with a class name a line, or an ImageFolder.")],
+    out: Annotated[Path, typer.Argument(help="Folder to fill: one subfolder per class.", parser=path)],
+    classes: Annotated[Path, typer.Option(help="Text file with a class name a line, or an ImageFolder.", parser=path)],
     per_class: Annotated[int, typer.Option(min=1, help="Images per class.")] = 100,
-    embedding: Annotated[Path | None, typer.Option(help="Of stylize invert: a file, or a folder per class.")] = None,
+    embedding: Annotated[
+        Path | None, typer.Option(help="Of stylize invert: a file, or a folder per class.", parser=path)
+    ] = None,
     model: Model = "tiny",
     prompt: Annotated[str | None, typer.Option(help="Sentence with {class}, and {token} for the embedding.")] = None,
     negative: Negative = "",
@@ -122,9 +124,9 @@ def generate(
 
 
 def restyle(
-    embedding: Annotated[Path, typer.Argument(help="Of stylize invert: a file, or a folder per class.")],
-    synthetic: Annotated[Path, typer.Argument(help="Folder of images; fractals too.")],
-    out: Annotated[Path, typer.Argument(help="Folder to fill: same tree, keys and labels.")],
+    embedding: Annotated[Path, typer.Argument(help="Of stylize invert: a file, or a folder per class.", parser=path)],
+    synthetic: Annotated[Path, typer.Argument(help="Folder of images; fractals too.", parser=path)],
+    out: Annotated[Path, typer.Argument(help="Folder to fill: same tree, keys and labels.", parser=path)],
     strength: Annotated[float, typer.Option(help="Share of the noise levels: near 0 nothing changes, 1 all does.")] = (
         0.5
     ),

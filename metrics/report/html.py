@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..escapes import escaped
 from ..gap_report import GapReport
 from .chart import chart, profile_chart
 from .grid import ROWS, explained, grid
@@ -122,7 +123,7 @@ def unbroken(text: str) -> str:
 
 def soft_breaks(text: str) -> Markup:
     """``text``, escaped and clipped, which may break after every single slash."""
-    return Markup("/<wbr>").join(re.split(r"(?<=[^/])/(?=[^/])", clipped(text)))
+    return Markup("/<wbr>").join(re.split(r"(?<=[^/])/(?=[^/])", escaped(clipped(text))))
 
 
 def clipped(text: str) -> str:
@@ -146,6 +147,7 @@ def environment() -> Environment:
         loader=PackageLoader("metrics", "report/templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -159,6 +161,11 @@ def environment() -> Environment:
     )
     environment.globals.update(script=Markup(script), style=Markup(style), policy=policy)
     return environment
+
+
+def _shown(value: Any) -> Any:
+    """What a template prints: text that is no markup yet loses its control characters, which can turn what is read."""
+    return escaped(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _source(text: str) -> str:

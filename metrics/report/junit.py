@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+from ..escapes import escaped
 from ..gate import Check, GateResult
 from .files import write_files
 
@@ -54,5 +55,5 @@ def _case(suite: ElementTree.Element, check: Check) -> None:
 
 
 def _legal(text: str) -> str:
-    """Text without the characters that XML 1.0 cannot hold."""
-    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
+    """One line without the characters that XML 1.0 cannot hold, or that write into the log of who shows it."""
+    return re.sub(r"[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", escaped(text))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from ..escapes import escaped
 from ..gap_report import Explained, GapReport, SetSummary
 from .table import (
     blocks,
@@ -47,7 +48,7 @@ def to_markdown(report: GapReport) -> str:
 
 def code(text: str) -> str:
     """Untrusted text as a code span, in which nothing is interpreted."""
-    text = _flat(text)
+    text = escaped(text)
     fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
     pad = " " if text.startswith("`") or text.endswith("`") or not text.strip() else ""
     return f"{fence}{pad}{text}{pad}{fence}"
@@ -55,7 +56,7 @@ def code(text: str) -> str:
 
 def prose(text: str) -> str:
     """Untrusted text as a sentence: markup characters are escaped and ``@name`` mentions nobody."""
-    text = _flat(text).strip().replace("&", "&amp;").replace("<", "&lt;")
+    text = escaped(text).strip().replace("&", "&amp;").replace("<", "&lt;")
     text = re.sub(r"([\\`*\[\]|~]|(?<!\w)_|_(?!\w)|^[#>+=-]|^\d+(?=[.)]))", _escaped, text)
     return re.sub(r"(?<!\w)@", "&#64;", text)
 
@@ -176,8 +177,3 @@ def bullets(title: str, entries: Sequence[str], file: str = "report.json", first
 
 def _escaped(found: re.Match[str]) -> str:
     return f"{found[0]}\\" if found[0].isdigit() else f"\\{found[0]}"  # "1\\. " starts no list
-
-
-def _flat(text: str) -> str:
-    """One line without control characters: a key cannot write its own line, or colours, into a log."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", "\ufffd", text)

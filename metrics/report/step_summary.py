@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from ..escapes import escaped
 from ..gap_report import GapReport
 from ..gate import Check, GateResult, worst_first
 from .markdown import aligned, prose
@@ -122,7 +123,7 @@ def _annotation(command: str, check: Check, file: str | None) -> str:
 
 
 def _data(text: str) -> str:
-    return _writable(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return "%0A".join(escaped(line).replace("%", "%25") for line in _writable(text).split("\n"))
 
 
 def _property(text: str) -> str:
