@@ -31,13 +31,17 @@ SCHEMA = 1
 FILE = "features.sqlite"
 MAX_BYTES = 2 * 2**30
 PAGE = 32_768  # bytes; holds vectors of 1280 or 2048 numbers with little waste
-WAIT = 30  # seconds for another process to finish writing
+WAIT = 2  # seconds for another process to finish writing; then the run goes on without the cache
 FRESH = 24 * 3600  # a row used within this time is not marked as used again
 _CHECK = 16  # bytes of checksum at the end of a row
 
 
 def default_folder() -> Path:
-    """``$REVERSE_STYLIZE_CACHE``, else ``reverse-stylize/features`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    """``$REVERSE_STYLIZE_CACHE``, else ``reverse-stylize/features`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+
+    Raises:
+        RuntimeError: neither is set, and this user has no home.
+    """
     named = os.environ.get("REVERSE_STYLIZE_CACHE")
     if named:
         return Path(named)
@@ -65,7 +69,8 @@ class FeatureCache:
     """Feature vectors ``float32 [D]`` on disk; threads may share an object, processes a folder. A context manager.
 
     Writes are transactions: a killed process leaves the file as it was. When the file outgrows ``max_bytes``, the
-    rows that were not used for the longest time are removed.
+    rows that were not used for the longest time are removed. A file that is locked or lost while it is in use is given
+    up: ``fault`` says why, nothing is found in it and nothing saved from then on.
 
     Args:
         folder: where the file lies; created when missing. Default: :func:`default_folder`.
@@ -76,8 +81,9 @@ class FeatureCache:
     """
 
     def __init__(self, folder: str | Path | None = None, max_bytes: int = MAX_BYTES) -> None:
-        self.path = (default_folder() if folder is None else Path(folder)) / FILE
+        self.path = (_default() if folder is None else Path(folder)) / FILE
         self.max_bytes = max_bytes
+        self.fault = ""
         self.hits = self.misses = self.damaged = self.unsaved = 0
         self._used: set[bytes] = set()
         self._lock = threading.Lock()
@@ -114,6 +120,9 @@ class FeatureCache:
         keyed = [(_key(fingerprint, digest, crop), vector) for digest, crop, vector in entries]
         rows = [(key, now, _packed(key, vector)) for key, vector in keyed]
         with self._lock:
+            if self.fault:
+                self.unsaved += len(rows)
+                return
             used, self._used = sorted(self._used), set()
             try:
                 with self._database:
@@ -123,8 +132,9 @@ class FeatureCache:
                     )
                 if self._bytes() > self.max_bytes:
                     self._shrink(self.max_bytes * 9 // 10)
-            except sqlite3.Error:
+            except sqlite3.Error as error:
                 self.unsaved += len(rows)
+                self._give_up(error)
 
     def stats(self) -> CacheStats:
         """What is in the file, and what this object has met."""
@@ -159,13 +169,21 @@ class FeatureCache:
         self.put("", ())
         self._database.close()
 
+    def _give_up(self, error: sqlite3.Error) -> None:
+        """Use the file no more where it is locked, lost or cannot be written: waiting again would cost more time."""
+        if isinstance(error, sqlite3.OperationalError):
+            self.fault = one_line(error)
+
     def _row(self, key: bytes) -> tuple[int, bytes] | None:
+        if self.fault:
+            return None
         try:
             row: tuple[int, bytes] | None = self._database.execute(
                 "SELECT used, vector FROM features WHERE key = ?", (key,)
             ).fetchone()
-        except sqlite3.DatabaseError:  # a damaged page, or a writer that does not let go
-            self.damaged += 1
+        except sqlite3.DatabaseError as error:  # a damaged page, or a writer that does not let go
+            self._give_up(error)
+            self.damaged += not self.fault
             return None
         return row
 
@@ -208,21 +226,39 @@ def _readable(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _default() -> Path:
+    try:
+        return default_folder()
+    except RuntimeError as error:
+        raise InputError(
+            f"no folder for the feature cache ({one_line(error)}). Set REVERSE_STYLIZE_CACHE to a folder that can be "
+            "written, or use --no-cache."
+        ) from error
+
+
 def _create(path: Path) -> None:
     """An empty database under its final name at once, whoever else does the same."""
     part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     part.unlink(missing_ok=True)
-    database = sqlite3.connect(part, isolation_level=None)
-    for command in (f"page_size = {PAGE}", "auto_vacuum = INCREMENTAL", "journal_mode = WAL"):
-        database.execute(f"PRAGMA {command}").fetchall()
-    database.execute("CREATE TABLE features (key BLOB PRIMARY KEY, used INTEGER NOT NULL, vector BLOB NOT NULL)")
-    database.close()
+    try:
+        database = sqlite3.connect(part, isolation_level=None)
+        for command in (f"page_size = {PAGE}", "auto_vacuum = INCREMENTAL", "journal_mode = WAL"):
+            database.execute(f"PRAGMA {command}").fetchall()
+        database.execute("CREATE TABLE features (key BLOB PRIMARY KEY, used INTEGER NOT NULL, vector BLOB NOT NULL)")
+        database.close()
+        _name(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _name(part: Path, path: Path) -> None:
+    """Give the file its name unless another process was faster; where there are no links, it may take its place."""
     try:
         os.link(part, path)
-    except FileExistsError:  # another process was faster
+    except FileExistsError:
         pass
-    finally:
-        part.unlink()
+    except OSError:
+        part.replace(path)
 
 
 def _key(fingerprint: str, digest: str, crop: Crop | None) -> bytes:

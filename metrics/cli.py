@@ -319,17 +319,25 @@ def audit(
 
 @contextmanager
 def _cache(wanted: bool) -> Iterator[FeatureCache | None]:
-    """The feature cache, or None; what went wrong in it is said at the end, because it costs time only."""
+    """The feature cache, or None; what is wrong with it is said once and ends nothing, because it costs time only."""
     if not wanted:
         yield None
         return
     from .cache import FeatureCache
 
-    with FeatureCache() as held:
+    try:
+        held = FeatureCache()
+    except InputError as error:
+        say(f"going on without a cache: {error}")
+        yield None
+        return
+    with held:
         yield held
         if held.damaged:
             say(f"{held.damaged} cached features were damaged and computed again")
-        if held.unsaved:
+        if held.fault:
+            say(f"went on without the cache {held.path} ({held.fault}): {held.unsaved} features were not saved")
+        elif held.unsaved:
             say(f"{held.unsaved} features could not be saved in {held.path}")
 
 

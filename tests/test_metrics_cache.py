@@ -1,6 +1,10 @@
 import hashlib
 import multiprocessing
+import os
 import sqlite3
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -285,3 +289,139 @@ def test_the_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("REVERSE_STYLIZE_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_folder() == Path.home() / ".cache/reverse-stylize/features"
+
+
+# Nothing about a cache ends a run
+
+
+def lose_home(monkeypatch):
+    for name in ("REVERSE_STYLIZE_CACHE", "XDG_CACHE_HOME", "HOME", "USERPROFILE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nobody(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(module.Path, "home", classmethod(nobody))
+
+
+def no_home(folder, monkeypatch):
+    lose_home(monkeypatch)
+
+
+def in_a_file(folder, monkeypatch):
+    folder.write_bytes(b"")
+
+
+def garbage(folder, monkeypatch):
+    folder.mkdir()
+    (folder / module.FILE).write_bytes(b"no database" * 999)
+
+
+def truncated(folder, monkeypatch):
+    filled(folder, 200, 256).close()
+    data = (folder / module.FILE).read_bytes()
+    (folder / module.FILE).write_bytes(data[: len(data) // 3])
+
+
+def empty(folder, monkeypatch):
+    folder.mkdir()
+    (folder / module.FILE).touch()
+
+
+def a_folder(folder, monkeypatch):
+    (folder / module.FILE).mkdir(parents=True)
+
+
+@pytest.mark.parametrize("fault", [no_home, in_a_file, garbage, truncated, empty, a_folder])
+def test_a_command_goes_on_without_its_cache_and_says_so_once(fault, photos, tmp_path, monkeypatch, capsys):
+    from metrics import cli
+
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("REVERSE_STYLIZE_CACHE", str(folder))
+    fault(folder, monkeypatch)
+    with cli._cache(True) as cache:
+        found = extract(open_images(photos), extractor(), batch_size=2, cache=cache).result
+    assert torch.equal(found.features, extract(open_images(photos), extractor()).result.features)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and ("without" in said or "could not be saved" in said)
+
+
+def exclusive(path):
+    """A process that has the file and lets nobody else in, not even to read."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    return other
+
+
+def test_a_lock_that_stays_costs_one_wait(photos, tmp_path, monkeypatch, capsys):
+    from metrics import cli
+
+    monkeypatch.setenv("REVERSE_STYLIZE_CACHE", str(tmp_path))
+    monkeypatch.setattr(module, "WAIT", 0.3)
+    path = tmp_path / module.FILE
+    FeatureCache(tmp_path).close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")  # readers are let in
+    start = time.monotonic()
+    with cli._cache(True) as cache:
+        found = extract(open_images(photos), extractor(), batch_size=1, cache=cache).result
+    assert len(found) == 9 and time.monotonic() - start < 1.5
+    assert "locked" in (said := capsys.readouterr().err) and said.count("\n") == 1 and "9 features" in said
+    other.close()
+    other = exclusive(path)
+    with cli._cache(True) as cache:
+        assert cache is None and len(extract(open_images(photos), extractor(), cache=cache).result) == 9
+    assert "going on without a cache" in (said := capsys.readouterr().err) and said.count("\n") == 1
+    other.close()
+
+
+def test_waiting_is_short():
+    assert module.WAIT <= 2
+
+
+def test_a_disk_that_fills_up(photos, tmp_path):
+    with FeatureCache(tmp_path / "cache") as cache:
+        cache._database.execute(f"PRAGMA max_page_count = {3}")
+        result = extract(open_images(photos), extractor(), batch_size=1, cache=cache)
+        big = [(digest(i), None, torch.ones(module.PAGE)) for i in range(9)]
+        cache.put("f", big)
+        assert len(result.result) == 9 and "full" in cache.fault and cache.unsaved == 18
+
+
+@pytest.mark.parametrize("error", [PermissionError, OSError])
+def test_a_file_system_without_links_has_a_cache_too(tmp_path, monkeypatch, error):
+    def refuse(part, path):
+        raise error("no links here")
+
+    monkeypatch.setattr(module.os, "link", refuse)
+    with filled(tmp_path / "cache") as cache:
+        assert cache.stats().entries == 10
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [module.FILE]
+
+
+def test_what_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
+    def fail(part, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "_name", fail)
+    with pytest.raises(InputError, match="No space left"):
+        FeatureCache(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="takes root to become another user")
+def test_another_users_cache_without_a_home(tmp_path):
+    """Nobody may write the folder of a cache that root filled, nor read it."""
+    filled(tmp_path / "cache").close()
+    program = (
+        "import os, metrics.cache; from metrics.cli import _cache\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "with _cache(True) as cache: print(cache)\n"
+    )
+    (tmp_path / "cache").chmod(0o700)
+    for variables in ({"REVERSE_STYLIZE_CACHE": str(tmp_path / "cache")}, {"HOME": "/nonexistent"}):
+        env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(module.__file__).parent.parent), **variables}
+        done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, encoding="utf-8")
+        assert done.stdout == "None\n" and "going on without a cache" in done.stderr, done.stderr
+        assert done.stderr.count("\n") == 1
