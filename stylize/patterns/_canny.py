@@ -8,14 +8,12 @@ are no edges, and thresholds are quantiles of the gradient over the image.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
-from numba import njit
 from scipy import ndimage
 
-F = TypeVar("F", bound=Callable[..., Any])
+from ._compiled import compiled
 
 
 def canny(grey: np.ndarray, sigma: float, low: float, high: float) -> np.ndarray:
@@ -44,11 +42,7 @@ def canny(grey: np.ndarray, sigma: float, low: float, high: float) -> np.ndarray
     return edges
 
 
-def _compiled(function: F) -> F:
-    return cast(F, njit(nogil=True, cache=True, error_model="numpy")(function))
-
-
-@_compiled
+@compiled
 def _ridges(down: Any, across: Any, steep: Any, least: float, ridge: Any) -> None:
     """Mark in ``ridge`` the inner pixels, at least ``least`` steep, that are maximal along their gradient."""
     height, width = steep.shape

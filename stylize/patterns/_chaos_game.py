@@ -12,15 +12,14 @@ maxima and counts do not depend on their order. ``_chaos_game_torch`` does the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
-from numba import njit
 
 from metrics.errors import InputError
 
-F = TypeVar("F", bound=Callable[..., Any])
+from ._compiled import compiled
 
 CHAINS = 128
 BURN_IN = 128
@@ -34,11 +33,6 @@ GOLDEN, MIX_1, MIX_2 = u64(0x9E3779B97F4A7C15), u64(0xBF58476D1CE4E5B9), u64(0x9
 BURN_KEY = u64(0x5851F42D4C957F2D)  # sets the unseen steps' draws apart
 S27, S30, S31, S32, LOW = u64(27), u64(30), u64(31), u64(32), u64(0xFFFFFFFF)
 MASKS = u64(511)  # the 3 x 3 masks that are not empty
-
-
-def compiled(function: F) -> F:
-    """Compile with Numba, cached, without the GIL and without fast-math: the same bits on any machine."""
-    return cast(F, njit(nogil=True, cache=True, error_model="numpy")(function))
 
 
 class System(NamedTuple):

@@ -27,13 +27,12 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
-from numba import njit
 
 from metrics.errors import InputError
 
 from ._class_checks import check_number
+from ._compiled import compiled
 
-F = TypeVar("F", bound=Callable[..., Any])
 P = TypeVar("P")
 
 CANVAS = 512  # side of the published images, in pixels: the unit of every length
@@ -189,11 +188,6 @@ def check_pair(name: str, values: Any, least: float, most: float, kind: type = i
         raise InputError(f"{name} is {values!r}; expected a tuple of 2 numbers.")
     for value in values:
         check_number(name, value, kind, least, most)
-
-
-def compiled(function: F) -> F:
-    """Compile with Numba, cached, without the GIL and without fast-math: the same bits on any machine."""
-    return cast(F, njit(nogil=True, cache=True, error_model="numpy")(function))
 
 
 @compiled

@@ -8,22 +8,16 @@ so that pixel centres are integers too: every test is exact in 64 bits for sizes
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
-from numba import njit
 
-F = TypeVar("F", bound=Callable[..., Any])
+from ._compiled import compiled
 
 GRID = 1 << 16  # positions along the side of the image
 
 
-def _compiled(function: F) -> F:
-    return cast(F, njit(nogil=True, cache=True)(function))
-
-
-@_compiled
+@compiled
 def shape_leaves(shape: Any, radius: Any, centre: Any, u: Any, leaves: Any) -> None:
     """Fill ``leaves``, int64 [n,9].
 
@@ -60,7 +54,7 @@ def shape_leaves(shape: Any, radius: Any, centre: Any, u: Any, leaves: Any) -> N
             leaves[k, 2 + 2 * c] = np.int64(np.rint((centre[k, 1] + reach * np.sin(angle[c])) * GRID))
 
 
-@_compiled
+@compiled
 def _root(value: int) -> int:
     """The largest integer whose square is at most ``value``."""
     root = int(np.sqrt(float(value)))
@@ -71,7 +65,7 @@ def _root(value: int) -> int:
     return root
 
 
-@_compiled
+@compiled
 def _span(leaf: Any, row: int, size: int) -> Any:
     """First column of the leaf in a row and the one after the last."""
     scale = 2 * size
@@ -98,7 +92,7 @@ def _span(leaf: Any, row: int, size: int) -> Any:
     return first, max(first, last + 1)
 
 
-@_compiled
+@compiled
 def paint(index: Any, leaves: Any, before: int, uncovered: int) -> Any:
     """Paint leaves over ``index``, int32 [size,size]; 0 is an uncovered pixel.
 

@@ -11,14 +11,13 @@ real and imaginary parts, and every loop over the lanes of a plane becomes SIMD 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
-F = TypeVar("F", bound=Callable[..., Any])
+from ._compiled import compiled, inlined
 
 LANES = 256  # samples per block: 10 planes of 1 kB
 NEURONS, HIDDEN = 3, 6
@@ -39,14 +38,6 @@ S0, S1, S2, S3, S4 = f32(3.14159258), f32(-5.16770688), f32(2.55003138), f32(-0.
 C0, C1, C2, C3 = f32(3.99999979), f32(-3.73916842), f32(1.27688251), f32(-0.21931565)
 
 
-def _compiled(function: F) -> F:
-    return cast(F, njit(nogil=True, cache=True, error_model="numpy")(function))
-
-
-def _inlined(function: F) -> F:
-    return cast(F, njit(nogil=True, cache=True, error_model="numpy", inline="always")(function))
-
-
 def _fma(_typing: Any, _a: Any, _b: Any, _c: Any) -> Any:
     """``a * b + c`` rounded once, on any machine (hardware instruction, or the C library's ``fmaf``)."""
 
@@ -61,7 +52,7 @@ def _fma(_typing: Any, _a: Any, _b: Any, _c: Any) -> Any:
 fma: Any = intrinsic(_fma)
 
 
-@_inlined
+@inlined
 def _ratio(x: Any) -> Any:
     """tanh(x) of a real x as numerator and denominator."""
     x = max(min(x, SATURATED), -SATURATED)
@@ -69,7 +60,7 @@ def _ratio(x: Any) -> Any:
     return x * fma(fma(fma(N3, u, N2), u, N1), u, N0), fma(fma(fma(fma(D4, u, D3), u, D2), u, D1), u, ONE)
 
 
-@_compiled
+@compiled
 def tanh_split(h: Any) -> None:
     """Split tanh: of the real and of the imaginary part, in place; h is [real planes, imaginary planes].
 
@@ -83,7 +74,7 @@ def tanh_split(h: Any) -> None:
         h[NEURONS * LANES + i] = m * d * scale
 
 
-@_compiled
+@compiled
 def tanh_holomorphic(h: Any) -> None:
     """Complex tanh, in place, with period pi in the imaginary part y reduced to r = y/pi in [-1/2, 1/2].
 
@@ -106,13 +97,13 @@ def tanh_holomorphic(h: Any) -> None:
         h[NEURONS * LANES + i] = s * c * gap * scale
 
 
-@_inlined
+@inlined
 def _row(w: Any, o: int) -> Any:
     """One neuron: three complex weights and a complex bias."""
     return w[o], w[o + 1], w[o + 2], w[o + 3], w[o + 4], w[o + 5], w[o + 6], w[o + 7]
 
 
-@_inlined
+@inlined
 def _neuron(a: Any, x0: Any, x1: Any, x2: Any, y0: Any, y1: Any, y2: Any) -> Any:
     """A row times three complex inputs, plus its bias."""
     re = fma(a[0], x0, fma(-a[1], y0, fma(a[2], x1, fma(-a[3], y1, fma(a[4], x2, fma(-a[5], y2, a[6]))))))
@@ -120,7 +111,7 @@ def _neuron(a: Any, x0: Any, x1: Any, x2: Any, y0: Any, y1: Any, y2: Any) -> Any
     return re, im
 
 
-@_compiled
+@compiled
 def _step(z: Any, h: Any, w: Any, holomorphic: bool) -> None:
     """One iteration of a block, in place; z is planes (re, im, c_re, c_im), h is room for the neurons."""
     for k in range(NEURONS):
@@ -153,7 +144,7 @@ def _step(z: Any, h: Any, w: Any, holomorphic: bool) -> None:
         z[LANES + i] = fma(x2, y, fma(y2, x, z[3 * LANES + i]))
 
 
-@_inlined
+@inlined
 def _hash(counter: Any, key: Any) -> Any:
     """A 32-bit mix of a counter and a key (multiply and xor-shift rounds)."""
     v = u32(u32(counter * u32(0x9E3779B1)) ^ key)
@@ -162,7 +153,7 @@ def _hash(counter: Any, key: Any) -> Any:
     return u32(v ^ (v >> u32(16)))
 
 
-@_compiled
+@compiled
 def _place(z: Any, first: int, last: int, width: int, strata: int, frame: Any, key: Any) -> None:
     """Start a block: z = 0 and c = one jittered point in each stratum of the pixels from ``first`` on."""
     per_pixel = strata * strata
@@ -178,7 +169,7 @@ def _place(z: Any, first: int, last: int, width: int, strata: int, frame: Any, k
         z[3 * LANES + i] = frame[3] + (frame[4] * across + frame[5] * down)
 
 
-@_compiled
+@compiled
 def orbits(
     w: Any, frame: Any, key: Any, width: int, strata: int, steps: int, tau: Any, holomorphic: bool, out: Any
 ) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ._chaos_game import compiled, tint
+from ._chaos_game import tint
+from ._compiled import compiled
 
 BLUR_UNIT = 256  # weight of the pixel itself
 CHANNELS = (  # of the plasma: ranges of scale and shift of hue, saturation and value (Anderson & Farrell 2022)

@@ -6,6 +6,7 @@ multi-hot label (several fractals of Anderson and Farrell in one image).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch.utils.data import Dataset
 from metrics.errors import InputError
 
 from . import check_options, fractal_svd, load_family, render_with_mask
+from ._plain_numbers import whole
 from .class_json import from_json
 
 
@@ -59,10 +61,10 @@ class PatternDataset(Dataset[tuple[Any, Any]]):
     ) -> None:
         self.options = dict(options or {})
         self.family, self._given = resolve_classes(family, classes, self.options)
-        count = classes if self._given is None else len(self._given)
-        if count is None or count < 1 or instances < 1:
+        count = whole("classes", classes if self._given is None else len(self._given))
+        self.instances, self.size, self.seed = whole("instances", instances), whole("size", size), whole("seed", seed)
+        if count < 1 or self.instances < 1:
             raise InputError(f"classes = {count}, instances = {instances}: expected at least 1 of each.")
-        self.instances, self.size, self.seed = instances, size, seed
         self.transform, self.target_transform = transform, target_transform
         self.classes = [class_name(index) for index in range(count)]
         self.class_to_idx = {name: index for index, name in enumerate(self.classes)}
@@ -119,10 +121,11 @@ class SegmentationDataset(Dataset[tuple[Any, Any]]):
         transforms: Callable[[Image.Image, Image.Image], Any] | None = None,
     ) -> None:
         name, given = resolve_classes(family, None, options or {})
-        self.family, self.images, self.size, self.transforms = load_family(name), images, size, transforms
+        self.family, self.transforms = load_family(name), transforms
+        self.images, self.size = whole("images", images), whole("size", size)
         if not hasattr(self.family, "render_with_mask"):
             raise InputError(f"family {name} has no masks. Expected seg-contours.")
-        if images < 1:
+        if self.images < 1:
             raise InputError(f"images = {images}: expected at least 1.")
         self.parameters = given[0] if given else self.family.sample_class(seed, 0, **dict(options or {}))
 
@@ -166,10 +169,11 @@ class MultiInstanceDataset(Dataset[tuple[Any, Any]]):
         most: int = 5,
         transform: Callable[[Image.Image], Any] | None = None,
     ) -> None:
-        if classes < 1 or images < 1:
+        self.images, self.size, self.seed = whole("images", images), whole("size", size), whole("seed", seed)
+        self.most, self.transform = whole("most", most), transform
+        if whole("classes", classes) < 1 or self.images < 1:
             raise InputError(f"classes = {classes}, images = {images}: expected at least 1 of each.")
-        self.images, self.size, self.seed, self.most, self.transform = images, size, seed, most, transform
-        self.parameters = [fractal_svd.sample_class(seed, number) for number in range(classes)]
+        self.parameters = [fractal_svd.sample_class(self.seed, number) for number in range(classes)]
 
     def __len__(self) -> int:
         return self.images
@@ -182,7 +186,13 @@ class MultiInstanceDataset(Dataset[tuple[Any, Any]]):
 
 
 def _position(index: int, length: int) -> int:
-    """A sequence's index as a position from 0; raises IndexError."""
+    """A sequence's index, a whole number of any kind, as a position from 0.
+
+    Raises:
+        IndexError: outside of the sequence.
+        TypeError: no whole number.
+    """
+    index = operator.index(index)
     if not -length <= index < length:
         raise IndexError(f"index {index} of a dataset of {length} images")
     return index % length

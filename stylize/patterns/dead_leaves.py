@@ -42,6 +42,7 @@ from metrics.seed import generator
 
 from . import _class_checks as checks
 from ._leaf_painter import GRID, paint, shape_leaves
+from ._plain_numbers import plain_numbers
 
 SHAPES = ("circle", "square", "oriented-square", "rectangle", "triangle", "quadrilateral")
 MODES = (*SHAPES, "mixed")
@@ -101,6 +102,7 @@ class Leaves(NamedTuple):
     draws: int
 
 
+@plain_numbers
 def sample_class(
     seed: int,
     class_id: int,
@@ -155,6 +157,7 @@ def draw_leaves(params: DeadLeaves, instance: int, draw: int) -> Iterator[tuple[
         yield leaves, (u[:, 4:7] * 255).astype(np.uint8)
 
 
+@plain_numbers
 def render_leaves(params: DeadLeaves, instance: int, size: int) -> Leaves:
     """The leaves of one instance before colour; a pure function of its arguments on any machine.
 
@@ -176,6 +179,7 @@ def render_leaves(params: DeadLeaves, instance: int, size: int) -> Leaves:
     raise _dominated(params, instance)
 
 
+@plain_numbers
 def render(params: DeadLeaves, instance: int, size: int) -> np.ndarray:
     """One image, uint8 [size,size,3] sRGB. Arguments and errors as ``render_leaves``."""
     leaves = render_leaves(params, instance, size)
@@ -183,6 +187,7 @@ def render(params: DeadLeaves, instance: int, size: int) -> np.ndarray:
     return image
 
 
+@plain_numbers
 def render_torch(
     params: DeadLeaves, instances: Sequence[int], size: int, device: str | torch.device = "cpu"
 ) -> torch.Tensor:

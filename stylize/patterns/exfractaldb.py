@@ -36,6 +36,7 @@ from metrics.seed import generator, seed_for
 
 from . import _chaos_game as game
 from ._class_checks import check_class, check_number, check_size
+from ._plain_numbers import plain_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,6 +91,7 @@ class ExFractalDB:
 Parameters = ExFractalDB
 
 
+@plain_numbers
 def sample_class(
     seed: int,
     class_id: int,
@@ -220,6 +222,7 @@ def centred(points: np.ndarray) -> np.ndarray:
     return np.asarray(scaled - (total / max(int(within.sum()), 1) * (1 / UNIT))[:, None])
 
 
+@plain_numbers
 def render(params: ExFractalDB, instance: int, size: int) -> np.ndarray:
     """One image, uint8 [size,size,3], white on black.
 
@@ -240,6 +243,7 @@ def render(params: ExFractalDB, instance: int, size: int) -> np.ndarray:
     return np.asarray(game.tint(game.paint_points(where, 1, size), COLOURS))
 
 
+@plain_numbers
 def render_torch(params: ExFractalDB, instances: Sequence[int], size: int, device: str = "cpu") -> Tensor:
     """The images of ``render``, bit for bit, as uint8 [N,3,size,size] on ``device``. Errors as there."""
     import torch

@@ -35,6 +35,7 @@ from metrics.seed import generator, seed_for
 from . import _chaos_game as game
 from ._class_checks import MAX_SIZE, check_class, check_number, check_size
 from ._contractions import draw_maps, fixed_point, largest_singular_value
+from ._plain_numbers import plain_numbers
 from ._plasma import blur, blur_weight, hsv_table, paste, plasma
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class FractalSVD:
 Parameters = FractalSVD
 
 
+@plain_numbers
 def sample_class(
     seed: int, class_id: int, *, points: int = 100_000, background: bool = True, min_fill: float = 0.05
 ) -> FractalSVD:
@@ -186,6 +188,7 @@ def layer(counts: np.ndarray, seen: Look) -> np.ndarray:
     return counts.T if transposed else counts
 
 
+@plain_numbers
 def render(params: FractalSVD, instance: int, size: int) -> np.ndarray:
     """One image, uint8 [size,size,3].
 
@@ -220,6 +223,7 @@ def scene(params: FractalSVD, instance: int, size: int) -> tuple[Look, np.ndarra
     return seen, np.zeros((size, size, 3), np.uint8), weight
 
 
+@plain_numbers
 def render_many(
     seed: int, index: int, classes: int | Sequence[FractalSVD], size: int, *, most: int = MOST
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -271,6 +275,7 @@ def position(shape: np.ndarray, size: int, rng: np.random.Generator) -> tuple[in
             return top, left
 
 
+@plain_numbers
 def render_torch(params: FractalSVD, instances: Sequence[int], size: int, device: str = "cpu") -> Tensor:
     """The images of ``render``, bit for bit, as uint8 [N,3,size,size] on ``device``. Errors as there.
 

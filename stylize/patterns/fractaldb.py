@@ -35,6 +35,7 @@ from metrics.seed import generator, seed_for
 
 from . import _chaos_game as game
 from ._class_checks import check_class, check_number, check_size
+from ._plain_numbers import plain_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,6 +91,7 @@ class FractalDB:
 Parameters = FractalDB
 
 
+@plain_numbers
 def sample_class(
     seed: int,
     class_id: int,
@@ -177,6 +179,7 @@ def parts(params: FractalDB, instance: int) -> tuple[int, int, int]:
     return instance % ROWS, instance // ROWS % FLIPS, key
 
 
+@plain_numbers
 def render(params: FractalDB, instance: int, size: int) -> np.ndarray:
     """One image, uint8 [size,size,3], grey 127 or hues on black.
 
@@ -211,6 +214,7 @@ def palette(colour: bool) -> np.ndarray:
     return np.array([(0.0, 0.0, 0.0), *hues]).__mul__(255).round().astype(np.uint8)
 
 
+@plain_numbers
 def render_torch(params: FractalDB, instances: Sequence[int], size: int, device: str = "cpu") -> Tensor:
     """The images of ``render``, bit for bit, as uint8 [N,3,size,size] on ``device``. Errors as there."""
     import torch

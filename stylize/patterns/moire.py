@@ -19,22 +19,22 @@ same bits on any machine.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 
 from metrics.registry import unknown
 from metrics.seed import generator
 
 from . import _class_checks as checks
+from ._compiled import compiled, inlined
+from ._plain_numbers import plain_numbers
 
 COMBINE = ("product", "sum")
 ROUND = 1.5 * 2.0**52  # adding and subtracting it rounds a double below 2^51 to the nearest integer
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Moire:
 Parameters = Moire
 
 
+@plain_numbers
 def sample_class(
     seed: int, class_id: int, *, frequencies: tuple[float, float] | None = None, combine: str | None = None
 ) -> Moire:
@@ -84,15 +85,7 @@ def centres(params: Moire, instance: int) -> np.ndarray:
     return rng.uniform(-0.25, 1.25, (2, 2))
 
 
-def _compiled(function: F) -> F:
-    return cast(F, njit(nogil=True, cache=True, error_model="numpy")(function))
-
-
-def _inlined(function: F) -> F:
-    return cast(F, njit(nogil=True, cache=True, error_model="numpy", inline="always")(function))
-
-
-@_inlined
+@inlined
 def _cosine(turns: float) -> float:
     """cos(2 pi t) by the Taylor series of sin(pi/2 - ...) at |angle| <= pi/2; measured error below 1e-15."""
     part = turns - ((turns + ROUND) - ROUND)  # in [-1/2, 1/2]
@@ -112,7 +105,7 @@ def _cosine(turns: float) -> float:
     return angle * series
 
 
-@_compiled
+@compiled
 def interfere(first: float, second: float, centre: Any, product: bool, out: Any) -> None:
     """Fill float64 [size,size] with the product or the sum of the gratings; ``centre`` [2,2] is in pixels."""
     size = len(out)
@@ -126,6 +119,7 @@ def interfere(first: float, second: float, centre: Any, product: bool, out: Any)
             out[i, j] = a * b if product else a + b
 
 
+@plain_numbers
 def render(params: Moire, instance: int, size: int) -> np.ndarray:
     """One image, uint8 [size,size,3], grey.
 
@@ -140,6 +134,7 @@ def render(params: Moire, instance: int, size: int) -> np.ndarray:
     return np.repeat(grey[..., None], 3, 2)
 
 
+@plain_numbers
 def render_torch(
     params: Moire, instances: Sequence[int], size: int, device: str | torch.device = "cpu"
 ) -> torch.Tensor:

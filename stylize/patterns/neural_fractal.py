@@ -29,6 +29,7 @@ from metrics.registry import unknown
 from metrics.seed import generator, seed_for
 
 from . import _neural_fractal_kernel as kernel
+from ._plain_numbers import plain_numbers
 from ._shading import ranks, shade
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def _numbers(name: str, values: Any, count: int, least: float, most: float) -> N
             raise InputError(f"{name} holds {value!r}; expected finite numbers from {least:g} to {most:g}.")
 
 
+@plain_numbers
 def sample_class(
     seed: int, class_id: int, *, activation: str = "split", tau: float | None = None, max_draws: int = MAX_DRAWS
 ) -> NeuralFractal:
@@ -235,6 +237,7 @@ def place(params: NeuralFractal, instance: int) -> tuple[Window, float]:
     return base, probe(params, base).tau
 
 
+@plain_numbers
 def render_field(params: NeuralFractal, instance: int, size: int, *, strata: int = STRATA) -> Field:
     """The pattern of one instance before colour; a pure function of its arguments on any machine.
 
@@ -252,12 +255,14 @@ def render_field(params: NeuralFractal, instance: int, size: int, *, strata: int
     return _orbits(params, window, size, strata, tau, _jitter(params, instance))
 
 
+@plain_numbers
 def render(params: NeuralFractal, instance: int, size: int, *, strata: int = STRATA) -> np.ndarray:
     """One image, uint8 [size,size,3] sRGB: ``render_field`` and random colours. Arguments and errors as there."""
     field = render_field(params, instance, size, strata=strata)
     return shade(*field, _colours(params, instance))
 
 
+@plain_numbers
 def render_torch(
     params: NeuralFractal,
     instances: Sequence[int],

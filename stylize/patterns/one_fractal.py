@@ -31,6 +31,7 @@ from metrics.seed import generator, seed_for
 from . import _chaos_game as game
 from ._class_checks import check_class, check_maps, check_number, check_size
 from ._contractions import draw_maps
+from ._plain_numbers import plain_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +81,7 @@ class OneFractal:
 Parameters = OneFractal
 
 
+@plain_numbers
 def sample_class(
     seed: int,
     class_id: int,
@@ -173,6 +175,7 @@ def _system(params: OneFractal) -> game.System:
     return game.System(np.array(params.maps).reshape(-1, 2, 3), base.thresholds)
 
 
+@plain_numbers
 def render(params: OneFractal, instance: int, size: int) -> np.ndarray:
     """One image, uint8 [size,size,3], grey 127 on black.
 
@@ -190,6 +193,7 @@ def render(params: OneFractal, instance: int, size: int) -> np.ndarray:
     return np.asarray(game.tint(game.paint_patches(where, key, 1, size), COLOURS))
 
 
+@plain_numbers
 def render_torch(params: OneFractal, instances: Sequence[int], size: int, device: str = "cpu") -> Tensor:
     """The images of ``render``, bit for bit, as uint8 [N,3,size,size] on ``device``. Errors as there."""
     return render_classes_torch([(params, instance) for instance in instances], size, device)

@@ -19,15 +19,14 @@ The photo is named by its path and known by its digest: rendering refuses a file
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 
 from metrics.errors import InputError
 from metrics.images import Crop, ImageError, cut, decode
@@ -37,6 +36,8 @@ from metrics.seed import generator
 
 from . import _class_checks as checks
 from ._canny import canny
+from ._compiled import compiled
+from ._plain_numbers import plain_numbers
 
 REPRESENTATIONS = ("canny", "grey", "rgb")
 SIGMA = 0.008  # of the blur before the gradient, in sides: 2 pixels at 256
@@ -46,7 +47,6 @@ KEPT = 0.5  # share of its edges that a map must leave in the frame
 MAX_DRAWS = 200
 SHIPPED = "assets/photos/learn/cat.jpg"
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ class OneImage:
 Parameters = OneImage
 
 
+@plain_numbers
 def sample_class(
     seed: int,
     class_id: int,
@@ -179,6 +180,7 @@ def place(params: OneImage, instance: int) -> tuple[float, ...]:
     return tuple((np.array(params.affine) + shift).tolist())
 
 
+@plain_numbers
 def render(params: OneImage, instance: int, size: int) -> np.ndarray:
     """One image, uint8 [size,size,3] sRGB; edges are white on black.
 
@@ -191,6 +193,7 @@ def render(params: OneImage, instance: int, size: int) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(warped, (3, size, size)).transpose(1, 2, 0))
 
 
+@plain_numbers
 def render_torch(
     params: OneImage, instances: Sequence[int], size: int, device: str | torch.device = "cpu"
 ) -> torch.Tensor:
@@ -276,11 +279,7 @@ def _warp(planes: np.ndarray, inverse: tuple[float, ...]) -> np.ndarray:
     return out
 
 
-def _compiled(function: F) -> F:
-    return cast(F, njit(nogil=True, cache=True, error_model="numpy")(function))
-
-
-@_compiled
+@compiled
 def _sample(planes: Any, m: Any, out: Any) -> None:
     """Bilinear sampling of framed ``planes`` [C,size+3,size+3] at the pixels of ``out``, in double precision."""
     channels, size, _ = out.shape

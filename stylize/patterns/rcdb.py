@@ -42,6 +42,7 @@ from ._contours import (
     three_channels,
     vertex_count,
 )
+from ._plain_numbers import plain_numbers
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +82,7 @@ class RCDB:
 Parameters = RCDB
 
 
+@plain_numbers
 def sample_class(seed: int, class_id: int, *, min_ink: float = MIN_INK) -> RCDB:
     """The class ``class_id`` of the data set ``seed``.
 
@@ -122,12 +124,14 @@ def place(params: RCDB, instance: int) -> tuple[list[Stack], np.ndarray]:
     return [stack], greys
 
 
+@plain_numbers
 def render(params: RCDB, instance: int, size: int) -> np.ndarray:
     """One image, uint8 [size,size,3]; ``size`` is 8 to 8192 pixels, or InputError."""
     stacks, greys = place(params, instance)
     return three_channels(draw(stacks, size, greys))
 
 
+@plain_numbers
 def render_torch(params: RCDB, instances: Sequence[int], size: int, device: str = "cpu") -> torch.Tensor:
     """The same images on a device, uint8 [N,3,size,size], bit for bit; on a CPU slower than ``render``."""
     from . import _contours_torch as fast

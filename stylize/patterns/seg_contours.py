@@ -39,6 +39,7 @@ from metrics.registry import unknown
 from metrics.seed import generator, seed_for
 
 from ._class_checks import check_identity, check_number
+from ._compiled import compiled
 from ._contours import (
     CANVAS,
     MAX_POLYGONS,
@@ -46,7 +47,6 @@ from ._contours import (
     MIN_INK,
     Stack,
     add,
-    compiled,
     draw,
     ordinals,
     outline,
@@ -54,6 +54,7 @@ from ._contours import (
     three_channels,
     vertex_count,
 )
+from ._plain_numbers import plain_numbers
 
 if TYPE_CHECKING:
     import torch
@@ -124,6 +125,7 @@ class SegContours:
 Parameters = SegContours
 
 
+@plain_numbers
 def sample_class(
     seed: int,
     class_id: int,
@@ -174,6 +176,7 @@ def place(params: SegContours, instance: int) -> tuple[list[Stack], np.ndarray, 
     return stacks, np.append(0, greys).astype(np.uint8), np.append(0, owners).astype(np.uint8)
 
 
+@plain_numbers
 def render_with_mask(params: SegContours, instance: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """One image, uint8 [size,size,3], and the labels of its pixels, uint8 [size,size], 0 for the background.
 
@@ -194,12 +197,14 @@ def render_with_mask(params: SegContours, instance: int, size: int) -> tuple[np.
     return image, _areas(stacks, labels[starts].tolist(), size, params.mask)
 
 
+@plain_numbers
 def render(params: SegContours, instance: int, size: int) -> np.ndarray:
     """One image without its mask, uint8 [size,size,3]; ``size`` is 8 to 8192 pixels, or InputError."""
     stacks, greys, _ = place(params, instance)
     return three_channels(draw(stacks, size, greys))
 
 
+@plain_numbers
 def render_with_mask_torch(
     params: SegContours, instances: Sequence[int], size: int, device: str = "cpu"
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -218,6 +223,7 @@ def render_with_mask_torch(
     return fast.render([p[:2] for p in placed], size, device), fast.render([p[::2] for p in placed], size, device)[:, 0]
 
 
+@plain_numbers
 def render_torch(params: SegContours, instances: Sequence[int], size: int, device: str = "cpu") -> torch.Tensor:
     """The images alone, uint8 [N,3,size,size]; on a CPU this is slower than ``render``."""
     from . import _contours_torch as fast

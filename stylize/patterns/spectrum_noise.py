@@ -40,6 +40,7 @@ from metrics.errors import InputError
 from metrics.seed import generator
 
 from . import _class_checks as checks
+from ._plain_numbers import plain_numbers
 
 PASSES = 10  # of spectrum and histograms in turn, with colour
 BINS = 256  # of the histograms of the colour model
@@ -72,6 +73,7 @@ class SpectrumNoise:
 Parameters = SpectrumNoise
 
 
+@plain_numbers
 def sample_class(
     seed: int, class_id: int, *, exponents: tuple[float, float] | None = None, colour: bool = False
 ) -> SpectrumNoise:
@@ -163,6 +165,7 @@ def impose_histograms(channels: np.ndarray, values: np.ndarray) -> np.ndarray:
     return matched.reshape(channels.shape)
 
 
+@plain_numbers
 def render(params: SpectrumNoise, instance: int, size: int) -> np.ndarray:
     """One image, uint8 [size,size,3] sRGB.
 
@@ -192,6 +195,7 @@ def _bytes(channels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image.transpose(1, 2, 0))
 
 
+@plain_numbers
 def render_torch(
     params: SpectrumNoise, instances: Sequence[int], size: int, device: str | torch.device = "cpu"
 ) -> torch.Tensor:
