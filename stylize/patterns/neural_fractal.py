@@ -29,7 +29,7 @@ from metrics.registry import unknown
 from metrics.seed import generator, seed_for
 
 from . import _neural_fractal_kernel as kernel
-from ._plain_numbers import plain_numbers
+from ._plain_numbers import plain_numbers, whole
 from ._shading import ranks, shade
 
 if TYPE_CHECKING:
@@ -302,9 +302,9 @@ def render_torch(
 
 
 def _check(size: int, strata: int) -> None:
-    if not 8 <= size <= MAX_SIZE:
+    if not 8 <= whole("size", size) <= MAX_SIZE:
         raise InputError(f"size is {size}; expected 8 to {MAX_SIZE} pixels.")
-    if not 1 <= strata <= 16:
+    if not 1 <= whole("strata", strata) <= 16:
         raise InputError(f"strata is {strata}; expected 1 to 16 (strata^2 samples per pixel).")
 
 
