@@ -11,7 +11,6 @@ split of the work gives the same blocks.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from .errors import InputError
 from .jackknife import Jackknife, jackknife
 from .kid import kid
 from .pair import Features, check_features
+from .tensor_file import write_tensors
 
 SCHEMA = "reverse-stylize/block-kid/1"
 SIDES = ("x", "y")
@@ -130,12 +129,7 @@ class BlockKid:
             positions = sorted(rows)
             tensors[f"{side}.positions"] = torch.tensor(positions, dtype=torch.int64)
             tensors[f"{side}.features"] = torch.stack([rows[p] for p in positions]) if rows else torch.empty(0, 0)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            save_file(tensors, part, metadata=header)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_tensors(path, tensors, header)
 
     @classmethod
     def load(cls, path: Path) -> BlockKid:

@@ -217,11 +217,13 @@ def stats(
             pass
     features = work.result
     if out.suffix == ".npz":
-        write_statistics(out, *mean_and_covariance(features))
+        write_statistics(out, *mean_and_covariance(features), images=len(features), skipped=features.skipped)
     else:
         features.save(out)
-    for key, reason in features.skipped:
-        say(f"skipped {key}: {reason}")
+    for line in (*features.notes, *(f"skipped {key}: {reason}" for key, reason in features.skipped)):
+        say(line)
+    if features.skipped:
+        say(f"{len(features.skipped)} of {features.photos + len(features.skipped)} images could not be read")
     say(f"{out}: {len(features)} images, {features.features.shape[1]} features each")
 
 
@@ -248,7 +250,7 @@ def frechet(
     ready = is_feature_file(a) and is_feature_file(b)
     network = None if ready else load_extractor(extractor, weights=weights, device=device)
     with _cache(cache) as held:
-        print(frechet_of_sources(a, b, network, batch_size=batch_size, cache=held))
+        print(frechet_of_sources(a, b, network, batch_size=batch_size, cache=held, tell=say))
 
 
 @app.command()

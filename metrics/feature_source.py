@@ -9,13 +9,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from .array_file import array_names, read_arrays
 from .cache import FeatureCache
 from .errors import InputError
 from .extractors.extractor import Extractor
 from .features import FeatureSet, extract
 from .images import open_images
 from .sources.arrays import row_keys
-from .statistics_file import holds_statistics, read_arrays
+from .statistics_file import holds_statistics
 
 SUFFIXES = (".safetensors", ".npy", ".npz")
 UNSTATED = "unstated"
@@ -83,15 +84,16 @@ def read_feature_file(path: Path) -> FeatureSet:
 
 def read_features(path: Path) -> FeatureSet:
     """The feature set in a ``.npy`` or ``.npz`` file; see :func:`open_features`."""
-    arrays = read_arrays(path)
-    if holds_statistics(arrays):
+    names = array_names(path)
+    if holds_statistics(names):
         raise InputError(
             f"{path}: holds mu and sigma, the statistics of features, not features. Only the Fréchet distance can be "
             "computed from them: metrics.statistics_file.read_statistics."
         )
-    name = "features" if "features" in arrays else next(iter(arrays), "")
-    if name != "features" and len(arrays) != 1:
-        raise InputError(f"{path}: holds {', '.join(arrays) or 'nothing'}. Expected an array named 'features'.")
+    name = "features" if "features" in names else next(iter(names), "")
+    if name != "features" and len(names) != 1:
+        raise InputError(f"{path}: holds {', '.join(names) or 'nothing'}. Expected an array named 'features'.")
+    arrays = read_arrays(path, (name, "keys", "labels", "groups"))
     features = _checked(path, arrays[name])
     count, width = features.shape
     keys = _column(path, arrays, "keys", count) or tuple(row_keys(count))

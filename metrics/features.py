@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from .cache import FeatureCache
 from .errors import InputError
 from .extractors.extractor import Extractor
 from .images import ImageError, ImageSet, Item, content_digest
+from .tensor_file import write_tensors
 
 SCHEMA = "reverse-stylize/features/1"
 MOST_SILENT = 256  # images from the cache between two steps of progress
@@ -30,7 +30,8 @@ class FeatureSet:
 
     ``features`` is ``float32 [N,D]`` on the CPU; ``keys``, ``labels`` and ``groups`` have N entries, and so have
     ``tags`` unless nothing is known about the images. ``extractor``, ``fingerprint`` and ``preprocessing`` are the
-    extractor's own. ``skipped`` names each unreadable image and why.
+    extractor's own. ``skipped`` names each whole image that belongs to the set and could not be had, and why, beside
+    the ``photos`` whole images that were read (0: as many as rows); ``notes`` say what was passed over and is no image.
     """
 
     features: torch.Tensor
@@ -43,12 +44,14 @@ class FeatureSet:
     root: str
     skipped: tuple[tuple[str, str], ...] = ()
     tags: tuple[Mapping[str, str], ...] = ()
+    photos: int = 0
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def subset(self, rows: Sequence[int]) -> FeatureSet:
-        """The features of these rows, in this order; ``skipped`` stays as it is."""
+        """The features of these rows, in this order; ``skipped``, ``photos`` and ``notes`` stay as they are."""
         return replace(
             self,
             features=self.features[list(rows)],
@@ -66,6 +69,8 @@ class FeatureSet:
             "groups": self.groups,
             "skipped": self.skipped,
             "tags": [dict(tags) for tags in self.tags],
+            "photos": self.photos,
+            "notes": self.notes,
         }
         packed = torch.frombuffer(bytearray(json.dumps(rows).encode()), dtype=torch.uint8)
         header = {
@@ -75,12 +80,7 @@ class FeatureSet:
             "preprocessing": json.dumps(dict(self.preprocessing)),
             "root": self.root,
         }
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            save_file({"features": self.features.contiguous(), "rows": packed}, part, metadata=header)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_tensors(path, {"features": self.features, "rows": packed}, header)
 
     @classmethod
     def load(cls, path: Path) -> FeatureSet:
@@ -110,6 +110,8 @@ class FeatureSet:
                 header["root"],
                 tuple((key, reason) for key, reason in rows["skipped"]),
                 tuple(rows.get("tags", ())),
+                int(rows.get("photos", 0)),
+                tuple(map(str, rows.get("notes", ()))),
             )
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
@@ -161,11 +163,11 @@ class Extraction:
     def _run(self) -> Iterator[int]:
         kept: list[_Read] = []
         waiting: list[_Read] = []
-        skipped = list(self._images.losses)
+        skipped = dict.fromkeys(self._images.losses)  # in order; the crops of a photo are lost together
         last = 0
         for done, (item, outcome) in enumerate(self._prepared(), 1):
             if isinstance(outcome, ImageError):
-                skipped.append((item.key, str(outcome)))
+                skipped[item.photo, str(outcome)] = None
             else:
                 kept.append(outcome)
                 if outcome.features is None:
@@ -176,7 +178,7 @@ class Extraction:
                 waiting = []
             if full or done - last == MOST_SILENT:
                 yield (last := done)
-        self._result = self._collected(kept, skipped)
+        self._result = self._collected(kept, list(skipped))
 
     def _collected(self, kept: list[_Read], skipped: list[tuple[str, str]]) -> FeatureSet:
         if not kept:
@@ -193,6 +195,8 @@ class Extraction:
             str(self._images.root),
             tuple(skipped),
             tuple(read.item.tags for read in kept),
+            len({read.item.photo for read in kept}),
+            self._images.notes,
         )
 
     def _forward(self, waiting: list[_Read]) -> None:

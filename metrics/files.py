@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -19,7 +20,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         data: all of its bytes.
 
     Raises:
-        OSError: the file cannot be written: no room, no permission, a read-only place.
+        OSError: the file cannot be written: no room, no permission, a read-only place. It names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # A short name, as that of the file itself may be as long as allowed.
@@ -30,5 +31,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .array_file import array_names
 from .cache import FeatureCache
 from .errors import InputError
 from .extractors.extractor import Extractor
 from .feature_source import is_feature_file, open_features, read_feature_file
 from .features import FeatureSet, check_comparable
 from .frechet import frechet, frechet_from_statistics
-from .statistics_file import holds_statistics, read_arrays, read_statistics
+from .statistics_file import holds_statistics, read_skipped, read_statistics
 
 Statistics = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 
 def frechet_of_sources(
-    a: Any, b: Any, extractor: Extractor | None, *, batch_size: int = 32, cache: FeatureCache | None = None
+    a: Any,
+    b: Any,
+    extractor: Extractor | None,
+    *,
+    batch_size: int = 32,
+    cache: FeatureCache | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> float:
     """Fréchet distance of two sources: images, features, or a file of ``mu`` and ``sigma``.
 
     A statistics file does not say which network it is from: that ``extractor`` is the same one is for the caller to
     know, and only the number of features is checked. It may be None where both are files. Between two sets of features
-    the distance is exact at any size.
+    the distance is exact at any size. ``tell`` gets a line about every image that took no part, and about what was
+    passed over.
 
     Raises:
         InputError: as the readers; other numbers of features, or features of another extractor.
     """
-    sides = [_read(source, extractor, batch_size, cache) for source in (a, b)]
+    sides = [_read(source, extractor, batch_size, cache, tell) for source in (a, b)]
     if all(isinstance(side, FeatureSet) for side in sides):
         x, y = sides
         assert isinstance(x, FeatureSet) and isinstance(y, FeatureSet)
@@ -57,12 +66,23 @@ def mean_and_covariance(side: FeatureSet | Statistics) -> Statistics:
 
 
 def _read(
-    source: Any, extractor: Extractor | None, batch_size: int, cache: FeatureCache | None
+    source: Any,
+    extractor: Extractor | None,
+    batch_size: int,
+    cache: FeatureCache | None,
+    tell: Callable[[str], None],
 ) -> FeatureSet | Statistics:
     archive = isinstance(source, str | Path) and Path(source).suffix.lower() == ".npz"
-    if archive and holds_statistics(read_arrays(Path(source))):
-        return read_statistics(source)
-    if is_feature_file(source):
-        return read_feature_file(Path(source))
-    assert extractor is not None
-    return open_features(source, extractor, batch_size=batch_size, cache=cache).result
+    if archive and holds_statistics(array_names(Path(source))):
+        side: FeatureSet | Statistics = read_statistics(source)
+        skipped, notes = read_skipped(source), tuple[str, ...]()
+    else:
+        if is_feature_file(source):
+            features = read_feature_file(Path(source))
+        else:
+            assert extractor is not None
+            features = open_features(source, extractor, batch_size=batch_size, cache=cache).result
+        side, skipped, notes = features, features.skipped, features.notes
+    for line in (*notes, *(f"skipped {key}: {reason}" for key, reason in skipped)):
+        tell(line)
+    return side

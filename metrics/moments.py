@@ -10,15 +10,14 @@ It is all that a Fréchet distance needs, and 34 MB at 2 048 features however ma
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from .errors import InputError
 from .pair import Features, check_features
+from .tensor_file import write_tensors
 
 SCHEMA = "reverse-stylize/moments/1"
 
@@ -78,12 +77,7 @@ class Moments:
     def save(self, path: Path) -> None:
         """Write a ``.safetensors`` file, whole or not at all."""
         header = {"schema": SCHEMA, "fingerprint": self.fingerprint, "n": str(self.n)}
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            save_file({"mean": self.mean.cpu(), "m2": self.m2.cpu()}, part, metadata=header)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_tensors(path, {"mean": self.mean, "m2": self.m2}, header)
 
     @classmethod
     def load(cls, path: Path, device: torch.device | str = "cpu") -> Moments:

@@ -1,17 +1,20 @@
 import pickle
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 import torch
 
-from metrics import statistics_file
+from metrics import array_file
 from metrics.errors import InputError
 from metrics.extractors.extractor import Extractor
 from metrics.feature_source import is_feature_file, open_features
 from metrics.features import FeatureSet, check_comparable, extract
+from metrics.frechet_sources import frechet_of_sources
 from metrics.images import open_images
-from metrics.statistics_file import read_statistics, write_statistics
+from metrics.report.files import write_files
+from metrics.statistics_file import read_skipped, read_statistics, write_statistics
 
 X = np.random.default_rng(0).standard_normal((50, 6))
 MU, SIGMA = X.mean(0), np.cov(X, rowvar=False)
@@ -77,10 +80,11 @@ class Trap:
 def test_pickles_are_never_loaded(tmp_path):
     trap = np.array([Trap()], dtype=object)
     np.savez(tmp_path / "s.npz", mu=trap, sigma=SIGMA)
+    np.savez(tmp_path / "f.npz", features=trap)
     np.save(tmp_path / "s.npy", trap)
     (tmp_path / "p.npy").write_bytes(pickle.dumps(Trap()))
     (tmp_path / "p.npz").write_bytes(pickle.dumps(Trap()))
-    for name in ("s.npz", "s.npy", "p.npy", "p.npz"):
+    for name in ("f.npz", "s.npy", "p.npy", "p.npz"):
         with pytest.raises(
             InputError, match=r"cannot be read \(no plain array, and pickled Python objects are never loaded"
         ):
@@ -93,7 +97,8 @@ def test_broken_missing_and_huge_files(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"s\.npz: no such file"):
         read_statistics(tmp_path / "s.npz")
     np.savez_compressed(tmp_path / "s.npz", mu=MU, sigma=SIGMA)
-    data = (tmp_path / "s.npz").read_bytes()
+    np.savez_compressed(tmp_path / "f.npz", features=X)
+    data = (tmp_path / "f.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(data[:200])
     flipped = bytearray(data)
     flipped[150:160] = b"0123456789"
@@ -103,7 +108,7 @@ def test_broken_missing_and_huge_files(tmp_path, monkeypatch):
     for name in ("cut.npz", "flipped.npz", "cut.npy"):
         with pytest.raises(InputError, match="cannot be read"):
             open_features(tmp_path / name, extractor()).result  # noqa: B018
-    monkeypatch.setattr(statistics_file, "MOST", 300)
+    monkeypatch.setattr(array_file, "MOST", 300)
     with pytest.raises(InputError, match=r"the array sigma\.npy unpacks to more than"):
         read_statistics(tmp_path / "s.npz")
 
@@ -201,3 +206,89 @@ def test_tags_and_rows_of_a_feature_set(photos, tmp_path):
     assert (part.fingerprint, part.root, part.skipped) == (tagged.fingerprint, tagged.root, tagged.skipped)
     tagged.save(tmp_path / "f.safetensors")
     assert FeatureSet.load(tmp_path / "f.safetensors").tags == tagged.tags
+
+
+# Files that are written, and how much of others is read
+
+
+def test_equal_contents_are_equal_bytes(photos, tmp_path, monkeypatch):
+    from metrics import block_kid, moments
+
+    whole = extract(open_images(photos), extractor()).result
+    state = moments.Moments(3, "f")
+    state.update(whole.features)
+    kid = block_kid.BlockKid(3, "f", 2)
+    kid.update("x", 0, whole.features[:3])
+    found = []
+    for second in range(4):  # safetensors puts the entries of its header in any order, zip files hold the time
+        monkeypatch.setattr("time.time", lambda second=second: 1.7e9 + 100 * second)
+        for name, save in (("f.safetensors", whole.save), ("m.safetensors", state.save), ("b.safetensors", kid.save)):
+            save(tmp_path / name)
+        write_statistics(tmp_path / "s.npz", MU, SIGMA, images=50, skipped=[("a", "damaged")])
+        found.append([path.read_bytes() for path in sorted(tmp_path.glob("*.*")) if path.is_file()])
+    assert len(found[0]) == 4 and all(one == found[0] for one in found)
+    assert FeatureSet.load(tmp_path / "f.safetensors").keys == whole.keys
+    assert moments.Moments.load(tmp_path / "m.safetensors").n == 6
+
+
+@pytest.mark.parametrize("name", ["f.safetensors", "s.npz", "report"])
+def test_a_disk_that_is_full_leaves_nothing_and_names_the_file(photos, tmp_path, monkeypatch, name):
+    def full(number):
+        raise OSError(28, "No space left on device")
+
+    whole = extract(open_images(photos), extractor()).result
+    monkeypatch.setattr("metrics.files.os.fsync", full)
+    with pytest.raises((OSError, InputError), match="No space left on device") as failed:
+        if name == "report":
+            write_files(tmp_path / "report", {"report.md": "text"})
+        elif name == "s.npz":
+            write_statistics(tmp_path / name, MU, SIGMA)
+        else:
+            whole.save(tmp_path / name)
+    assert (
+        name in str(failed.value)
+        and [path for path in tmp_path.rglob("*") if path.is_file() and "set" not in str(path)] == []
+    )
+
+
+def test_losses_travel_with_the_statistics(tmp_path):
+    lost = (("a/1", "damaged image data"), ("bad\udcff", "permission denied"))
+    write_statistics(tmp_path / "s.npz", MU, SIGMA, images=50, skipped=lost)
+    assert read_skipped(tmp_path / "s.npz") == (lost[0], ("bad\\udcff", "permission denied"))
+    assert int(np.load(tmp_path / "s.npz")["images"]) == 50
+    write_statistics(tmp_path / "none.npz", MU, SIGMA, images=50)
+    np.savez(tmp_path / "theirs.npz", mu=MU, sigma=SIGMA)
+    assert read_skipped(tmp_path / "none.npz") == read_skipped(tmp_path / "theirs.npz") == ()
+    said = []
+    frechet_of_sources(tmp_path / "s.npz", tmp_path / "theirs.npz", None, tell=said.append)
+    assert said == ["skipped a/1: damaged image data", "skipped bad\\udcff: permission denied"]
+
+
+def peak(work):
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_only_named_arrays_are_read(tmp_path):
+    np.savez_compressed(tmp_path / "f.npz", features=X, other=np.zeros((1000, 8000)), more=np.zeros((1000, 8000)))
+    assert peak(lambda: open_features(tmp_path / "f.npz", extractor()).result) < 8_000_000
+    np.savez_compressed(tmp_path / "s.npz", mu=MU, sigma=SIGMA, other=np.zeros((1000, 8000)))
+    assert peak(lambda: read_statistics(tmp_path / "s.npz")) < 8_000_000
+
+
+def test_arrays_are_bounded_in_sum_before_any_is_read(tmp_path, monkeypatch):
+    large = {name: np.zeros((100, 2000)) for name in ("features", "keys", "labels")}
+    np.savez_compressed(tmp_path / "f.npz", **large)
+    np.save(tmp_path / "f.npy", np.zeros((300, 2000)))
+    monkeypatch.setattr(array_file, "MOST", 4_000_000)  # one fits, or two, but not three
+    for name in ("f.npz", "f.npy"):
+
+        def refused(name=name):
+            with pytest.raises(InputError, match="unpacks to more than"):
+                open_features(tmp_path / name, extractor()).result  # noqa: B018
+
+        assert peak(refused) < 1_000_000

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import write_atomically
 
 
 def write_files(folder: str | Path, texts: Mapping[str, str]) -> None:
@@ -22,17 +22,8 @@ def write_files(folder: str | Path, texts: Mapping[str, str]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            _replace(folder / name, text.encode("utf-8", "backslashreplace"))
+            write_atomically(folder / name, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise InputError(
             f"{folder}: the report cannot be written ({error.strerror or error}). Give a folder that can be written to."
         ) from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
