@@ -36,3 +36,19 @@ def write_atomically(path: Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def text_of(name: str) -> str | None:
+    """A file name that the system gave, as text; None where its bytes are not UTF-8.
+
+    Where Python decodes names by a locale other than UTF-8, the name of ``café.png`` arrives as ``cafÃ©.png``.
+    """
+    try:
+        return os.fsencode(name).decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def name_of(text: str) -> str:
+    """The inverse of :func:`text_of`: what to pass to the system for the file of this name, whatever the locale."""
+    return os.fsdecode(text.encode("utf-8"))

@@ -64,7 +64,7 @@ class Item:
     """One image of a set: its key, content (a file or else), label (None: unlabelled) and group.
 
     Images of one ``group`` are not independent: crops of one photo, frames of one video. ``metadata`` is the image's
-    row of ``metadata.jsonl`` or the like.
+    row of ``metadata.jsonl`` or the like; ``beside`` are the companions that it names and that are there, by column.
     """
 
     key: str
@@ -73,6 +73,7 @@ class Item:
     group: str
     crop: Crop | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, Path | Content] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -104,6 +105,20 @@ class Item:
     def tags(self) -> dict[str, str]:
         """What the metadata says about the image in single words or numbers, such as ``weather: rain``."""
         return tags(self.metadata)
+
+    def load_companion(self, column: str) -> bytes:
+        """The bytes of the companion that the metadata names in ``column``; raises ImageError."""
+        file = self.beside.get(column)
+        if file is None:
+            raise ImageError(
+                f"its companion {self.companions[column]!r} is missing, or hidden, or lies outside the set"
+            )
+        try:
+            loaded = read_file(file) if isinstance(file, Path) else file.load()
+        except ImageError as error:
+            raise ImageError(f"its companion {self.companions[column]!r}: {error}") from error
+        assert isinstance(loaded, bytes)
+        return loaded
 
     def load(self) -> bytes | np.ndarray:
         """The whole image as it is stored: an encoded file, or pixels ``uint8 [H,W,3]``; raises ImageError."""
@@ -197,8 +212,9 @@ def open_images(source: Any) -> ImageSet:
     source                                keys and labels
     ====================================  ==========================================================================
     folder, searched recursively          path below the root without suffix; label from ``metadata.jsonl``, else
-                                          the parent folder below the root, else None
-    ``.zip``                              as the folder that was packed
+                                          the parent folder below the root, else None; ``train``, ``test`` and
+                                          other splits as first folders are the tag ``split``, no labels
+    ``.zip``                              as the folder that was packed, with or without its own name
     WebDataset ``.tar``, a glob or a      sample key; label from ``.cls`` or ``.json``, else the folder in the key
     brace pattern of shards
     ``.txt`` with one path per line,      as a folder: the list's own, the pattern's fixed part, or what all paths
@@ -209,9 +225,11 @@ def open_images(source: Any) -> ImageSet:
     torch ``Dataset`` or ``DataLoader``   index; label if it yields pairs
     ====================================  ==========================================================================
 
-    Hidden files and folders are passed over, and so are the masks and other companions that ``metadata.jsonl`` names in
-    a column ending in ``_file_name``. Its column ``group`` (a video, a scene, a source photo) becomes the item's group;
-    single values in other columns its tags. Archives are data from strangers: nothing is unpacked to disk, and
+    ``metadata.jsonl``, ``.csv`` and ``.parquet`` are read in the root and in every folder below it. The masks and other
+    companions that they name in a column ending in ``_file_name`` are no images of the set. The column ``group`` (a
+    video, a scene, a source photo) becomes the item's group; single values in other columns its tags. Hidden files
+    are passed over. What belongs to the set and cannot be read is in its ``losses``, what else is there in its
+    ``notes``. Archives are data from strangers: nothing is unpacked to disk, and
     unsafe names, links, bombs and encryption are refused.
 
     Raises:
@@ -254,7 +272,14 @@ def draw_crop(width: int, height: int, size: int, rng: np.random.Generator) -> C
 
 
 def cut(image: np.ndarray, crop: Crop) -> np.ndarray:
-    """The region of ``image`` (``uint8 [H,W,3]``), resized with an antialiasing Lanczos filter."""
+    """The region of ``image`` (``uint8 [H,W,3]``), resized with an antialiasing Lanczos filter.
+
+    Raises:
+        ImageError: the region is not inside the image.
+    """
+    height, width = image.shape[:2]
+    if min(crop.left, crop.top) < 0 or crop.left + crop.side > width or crop.top + crop.side > height:
+        raise ImageError(f"{crop} lies outside the image of {width}x{height}: has the file changed?")
     region = image[crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
     if region.shape[:2] == (crop.size, crop.size):
         return np.ascontiguousarray(region)

@@ -160,7 +160,7 @@ def test_permission_error_is_an_image_error(tmp_path, monkeypatch):
     def refuse(*args, **options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Image, "open", refuse)
+    monkeypatch.setattr(type(path), "read_bytes", refuse)
     with pytest.raises(ImageError, match="permission denied"):
         decode(path)
 

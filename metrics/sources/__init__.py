@@ -40,6 +40,8 @@ def open_source(source: Any) -> ImageSet:
 
 
 def _open_path(source: str | Path) -> ImageSet:
+    if not str(source).strip():
+        raise InputError(f"got an empty path: an unset variable? Expected {KINDS}.")
     path = Path(source)
     if path.is_dir():
         return hugging_face.open_saved(path) if hugging_face.is_saved(path) else open_folder(path)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from ..decode import SUFFIXES, ImageError, one_line, unreadable
+from ..decode import ImageError, one_line, unreadable
 from ..errors import InputError
+from ..file_kinds import HEAD, OTHER, SUFFIXES, is_hidden, is_hidden_image, passed_over, suffix_of, why_unread
 from ..images import ImageSet, natural
-from .assemble import item
+from ..metadata import BESIDE, is_metadata
+from .assemble import Loss, companion_names, item, missing_files, no_images, read_rows, splits
 from .member import Stamp, check_size, check_stamp, location, refused_kind, safe_name, stamp
 
 _PACKED = {b"\x1f\x8b": "gzip -d", b"BZ": "bzip2 -d", b"\xfd7": "xz -d", b"\x28\xb5": "zstd -d"}
-_IMAGES = frozenset(suffix[1:] for suffix in SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -62,34 +63,110 @@ class _Bounded:
 
 
 def open_tars(paths: Sequence[Path], root: Path) -> ImageSet:
-    """The samples of tar shards that hold an image; samples that hold none are listed as unreadable.
+    """The samples of tar shards that hold an image; samples that hold none are losses.
 
-    The label is the sample's ``.cls``, else ``label`` in its ``.json``, else the folder in its key; other values of
-    the ``.json`` are its metadata. Further members of a sample are passed over.
+    A sample is what shares the name before the first dot. Where no member of it is a plain image (``frame.1.png``,
+    ``frame.2.png``), each is a sample of its own, named by all but its last suffix. The label is the sample's ``.cls``,
+    else ``label`` in its ``.json``, else as a folder has it; other values of the ``.json``, and the image's row in a
+    file of metadata in the shard, are its metadata. Images beside a plain one (``a.seg.png`` beside ``a.jpg``) are its
+    companions; further members are passed over, and noted.
     """
-    samples: dict[str, dict[str, TarMember]] = {}
-    for path in paths:
-        for key, fields in _samples(path).items():
+    shards = [_shard(path) for path in paths]
+    samples: dict[str, Sample] = {}
+    for shard in shards:
+        for key, sample in shard.samples.items():
             if key in samples:
-                other = next(iter(samples[key].values())).archive
-                raise InputError(f"{root}: the key {key!r} is in {other.name} and in {path.name}. Keys must be unique.")
-            samples[key] = fields
-    items, without = [], []
-    for key in sorted(samples, key=natural):
-        images = [name for name in samples[key] if name in _IMAGES]
-        if len(images) > 1:
+                first, second = (one.image.archive.name for one in (samples[key], sample))
+                raise InputError(f"{root}: the key {key!r} is in {first} and in {second}. Keys must be unique.")
+            samples[key] = sample
+    losses = [loss for shard in shards for loss in shard.losses]
+    notes = [note for shard in shards for note in shard.notes]
+    notes += passed_over([name for shard in shards for name in shard.over], sum(shard.hidden for shard in shards))
+    if not samples:
+        raise no_images(root, "archive", losses, [name for shard in shards for name in shard.over])
+    split = splits(samples)
+    items = [item(root, key, samples[key].image, *samples[key].row(), split) for key in sorted(samples, key=natural)]
+    return ImageSet(root, items, losses, notes)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image of a shard, what belongs to it by field, its row of metadata, and all files of the shard."""
+
+    image: TarMember
+    fields: Mapping[str, TarMember]
+    metadata: Mapping[str, Any]
+    files: Mapping[str, TarMember]
+
+    def row(self) -> tuple[dict[str, Any], Callable[[str], TarMember | None]]:
+        """All that is known about the image, and what gives its companions."""
+        row = {**self.metadata, **(_json(self.fields["json"]) if "json" in self.fields else {})}
+        for field, member in self.fields.items():
+            if "." in field:  # seg.png is what metadata would call seg_file_name
+                row.setdefault(f"{field.rpartition('.')[0].replace('.', '_')}{BESIDE}", member.name)
+        if "cls" in self.fields:
+            text = _read(self.fields["cls"]).decode("utf-8", "replace").strip()
+            row["label"] = int(text) if text.isdecimal() else text
+        return row, self.files.get
+
+
+@dataclass(frozen=True)
+class _Shard:
+    samples: Mapping[str, Sample]
+    losses: Sequence[Loss]
+    notes: Sequence[str]
+    over: Sequence[str]
+    hidden: int
+
+
+def _shard(path: Path) -> _Shard:
+    members = tar_members(path)
+    files = {name: member for name, member in members.items() if not is_hidden(name)}
+    metadata = read_rows(path, files, files.__contains__)
+    beside = companion_names(metadata)
+    losses = missing_files(metadata, files.__contains__, set())
+    samples: dict[str, Sample] = {}
+    used = set(beside)
+    for key, fields in _grouped(path, [name for name in files if name not in beside and not is_metadata(name)]).items():
+        images = [field for field in fields if _is_image_field(field)]
+        plain = [field for field in images if "." not in field]
+        if len(plain) > 1:
             raise InputError(
-                f"{root}: the sample {key!r} holds {len(images)} images ({', '.join(images)}), expected one."
+                f"{path}: the sample {key!r} holds {len(plain)} images ({', '.join(plain)}), expected one."
             )
+        known = {"cls", "json", *(field for field in images if plain and "." in field)}
+        others = {field: files[fields[field]] for field in fields if field in known}
+        for field in plain or images:
+            name = fields[field]
+            own = key if plain else name.rpartition(".")[0]
+            samples[own] = Sample(files[name], others, metadata.rows.get(name, {}), files)
+            used.add(name)
         if images:
-            items.append(item(root, key, samples[key][images[0]], _row(samples[key])))
-        else:
-            without.append((key, f"a sample without an image, only {', '.join(samples[key])}"))
-    if not items:
-        raise InputError(
-            f"{root}: no sample with an image among {len(samples)}. Expected members named KEY.png, KEY.jpg or such."
-        )
-    return ImageSet(root, items, without)
+            used |= {fields[field] for field in others}
+        elif others:
+            losses.append((key, f"a sample without an image, only {', '.join(fields)}"))
+            used |= set(fields.values())
+    over = [name for name in files if name not in used and not is_metadata(name)]
+    lost = [
+        (name, why)
+        for name in over
+        if (why := why_unread(name, b"" if suffix_of(name) in OTHER else _head(files[name])))
+    ]
+    over = [name for name in over if name not in dict(lost)]
+    return _Shard(samples, [*losses, *lost], metadata.notes, over, sum(map(is_hidden_image, members)))
+
+
+def _head(member: TarMember) -> bytes:
+    try:
+        with member.archive.open("rb") as file:
+            file.seek(member.offset)
+            return file.read(min(HEAD, member.size))
+    except OSError:
+        return b""
+
+
+def _is_image_field(field: str) -> bool:
+    return f".{field.rpartition('.')[2]}" in SUFFIXES
 
 
 def tar_members(path: Path) -> dict[str, TarMember]:
@@ -111,11 +188,29 @@ def tar_members(path: Path) -> dict[str, TarMember]:
                     if name in members:
                         raise InputError(f"{path}: two members are named {name!r}. Names must be unique.")
                     members[name] = TarMember(path, name, info.offset_data, info.size, at)
+                _check_end(path, file, archive.offset)
     except (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not a readable tar ({one_line(error)}). Pack it again.") from error
     return members
+
+
+def _check_end(path: Path, file: BinaryIO, end: int) -> None:
+    """A whole tar ends with a block of zeros, and nothing but zeros follows.
+
+    Raises:
+        InputError: it ends earlier, or another archive was appended, of which nothing was read.
+    """
+    file.seek(end)
+    mark = file.read(tarfile.BLOCKSIZE)
+    if len(mark) < tarfile.BLOCKSIZE:
+        raise InputError(f"{path}: cut off: it has no end mark. A download that broke off? Fetch or pack it again.")
+    if any(mark):
+        raise InputError(f"{path}: damaged: no member begins at byte {end}, nor does it end there. Pack it again.")
+    while rest := file.read(2**20):
+        if any(rest):
+            raise InputError(f"{path}: data follow its end mark: archives that were joined? Pack the images again.")
 
 
 def _regular(path: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -135,27 +230,22 @@ def _regular(path: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         yield info
 
 
-def _samples(path: Path) -> dict[str, dict[str, TarMember]]:
-    samples: dict[str, dict[str, TarMember]] = {}
-    for name, member in tar_members(path).items():
+def _grouped(path: Path, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Names by sample and field: ``a/b.seg.png`` is the field ``seg.png`` of ``a/b``."""
+    samples: dict[str, dict[str, str]] = {}
+    for name in names:
         folder, _, base = name.rpartition("/")
-        if any(part.startswith(".") for part in name.split("/")) or "." not in base:
+        stem, dot, field = base.partition(".")
+        if not dot:
             continue
-        stem, _, field = base.partition(".")
-        key = f"{folder}/{stem}" if folder else stem
-        fields = samples.setdefault(key, {})
+        fields = samples.setdefault(f"{folder}/{stem}" if folder else stem, {})
         if field.lower() in fields:
-            raise InputError(f"{path}: the sample {key!r} holds two members .{field.lower()}. Expected one of a kind.")
-        fields[field.lower()] = member
+            raise InputError(
+                f"{path}: the sample {folder}{'/' if folder else ''}{stem} holds two members .{field.lower()}. "
+                "Expected one of a kind."
+            )
+        fields[field.lower()] = name
     return samples
-
-
-def _row(sample: Mapping[str, TarMember]) -> dict[str, Any]:
-    row = _json(sample["json"]) if "json" in sample else {}
-    if "cls" in sample:
-        text = _read(sample["cls"]).decode("utf-8", "replace").strip()
-        row["label"] = int(text) if text.isdecimal() else text
-    return row
 
 
 def _json(member: TarMember) -> dict[str, Any]:

@@ -6,14 +6,16 @@ import stat
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..decode import ImageError, one_line, unreadable
 from ..errors import InputError
+from ..file_kinds import is_hidden, is_hidden_image, is_image_name
 from ..images import ImageSet
-from ..metadata import NAME, parse_metadata
-from .assemble import assemble, is_image_name
+from ..metadata import is_metadata
+from .assemble import Found, assemble
 from .member import Stamp, check_size, check_stamp, location, refused_kind, safe_name, stamp
 
 _HEADER = 30  # bytes of a local header before name and extra field
@@ -66,11 +68,27 @@ class ZipMember:
 
 
 def open_zip(path: Path) -> ImageSet:
-    """The images of a zip, with the labels, groups and tags of the ``metadata.jsonl`` in it, if any."""
+    """The images of a zip, with what files of metadata in it say; a folder that holds all of it is not part of keys."""
     members = zip_members(path)
-    rows = parse_metadata(read(members[NAME]), members[NAME].location) if NAME in members else {}
-    images = {name: member for name, member in members.items() if is_image_name(name)}
-    return assemble(path, images, rows, "archive")
+    visible = {name: member for name, member in members.items() if not is_hidden(name)}
+    top = _top_folder(visible)
+    files = {name.removeprefix(top): member for name, member in visible.items()}
+    return assemble(path, Found(files, hidden=sum(map(is_hidden_image, members))), "archive")
+
+
+def _top_folder(names: Iterable[str]) -> str:
+    """``set/`` where a folder was packed with its own name; empty where it was not.
+
+    The one folder that holds everything is a dataset, and no class, if it holds metadata or folders but no images.
+    """
+    parts = [name.split("/") for name in names]
+    first = {part[0] for part in parts}
+    if len(first) != 1 or any(len(part) == 1 for part in parts):
+        return ""
+    direct = [part[1] for part in parts if len(part) == 2]
+    if any(is_metadata(name) for name in direct) or not any(is_image_name(name) for name in direct):
+        return f"{first.pop()}/"
+    return ""
 
 
 def zip_members(path: Path) -> dict[str, ZipMember]:
