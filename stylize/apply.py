@@ -19,7 +19,6 @@ from metrics.files import write_atomically
 from metrics.images import BESIDE, ImageError, ImageSet, Item, open_images, sha256
 from metrics.ledger import write_ledger
 from metrics.registry import unknown
-from metrics.sources.member import read_member
 
 from . import __version__
 from .data.encode import SUFFIXES, check_format, encode
@@ -197,7 +196,7 @@ class Stylise:
         options: dict[str, Any] = {"method": self.method, "plan": {item.key: index}, "network": self.network}
         result = self.bank.transfer(content, [item.key], self.strength, **options)
         data = encode(to_image(result), self.format, self.quality)
-        beside = {column: (name, _read_companion(self.root, name)) for column, name in item.companions.items()}
+        beside = {column: (name, item.load_companion(column)) for column, name in item.companions.items()}
         return Image(item.key, item.key + SUFFIXES[self.format], data, self._row(item, index), beside)
 
     def _row(self, item: Item, index: int) -> dict[str, Any]:
@@ -217,18 +216,6 @@ def _source(root: Path, item: Item) -> str:
     if isinstance(item.content, Path):
         return Path(os.path.relpath(item.content, root)).as_posix()
     return item.location.rpartition(BESIDE)[2]
-
-
-def _read_companion(root: Path, name: str) -> bytes:
-    if root.is_file():  # an archive
-        return read_member(root, name)
-    path = (root / name).resolve()
-    if not path.is_relative_to(root.resolve()) or any(part.startswith(".") for part in Path(name).parts):
-        raise ImageError(f"its companion {name!r} is hidden or lies outside {root}")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"its companion {name!r} cannot be read ({error.strerror})") from error
 
 
 @dataclass
