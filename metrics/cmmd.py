@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .errors import InputError
+from .errors import UndefinedError
 from .mmd import Mmd, blocks, mmd, squared_distances
 from .pair import Features, Groups, check_pair
 
@@ -61,7 +61,9 @@ def _normalised(x: torch.Tensor, name: str) -> torch.Tensor:
     lengths = x.square().sum(1, keepdim=True).sqrt()
     empty = torch.nonzero(lengths[:, 0] == 0).flatten().tolist()
     if empty:
-        raise InputError(f"{name} has rows of zeros, which have no direction: {empty[:10]}. Remove or recompute them.")
+        raise UndefinedError(
+            f"{name} has rows of zeros, which have no direction: {empty[:10]}. Remove or recompute them."
+        )
     return x / lengths
 
 

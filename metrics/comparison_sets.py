@@ -15,6 +15,7 @@ from .errors import InputError
 from .extractors.extractor import Extractor
 from .feature_source import is_feature_file, read_feature_file
 from .features import FeatureSet, extract
+from .identical import LEAST, joined
 from .images import ImageError, ImageSet, open_images
 from .low_level import LEAST_SIDE
 from .registry import unknown
@@ -186,9 +187,17 @@ def pair_up(features: dict[str, FeatureSet]) -> tuple[str, ...]:
     if len(shared) < 2:
         return ("No two images of 'before' have the same key here, so the two sets are treated as unrelated.",)
     left_out = len(before) + len(after) - 2 * len(shared)
-    features["after"] = after.subset(shared)
-    features["before"] = before.subset([places[after.keys[index]] for index in shared])
+    after, before = after.subset(shared), before.subset([places[after.keys[index]] for index in shared])
+    features["after"], features["before"] = _same_groups(after, before)
     return (f"{left_out} images without a partner of the same key in the other set were left out.",) if left_out else ()
+
+
+def _same_groups(after: FeatureSet, before: FeatureSet) -> tuple[FeatureSet, FeatureSet]:
+    """Pairs are left out together, so that the images of one group on either side are of one on both."""
+    groups = joined(after.groups, before.groups)
+    if len(set(groups)) < LEAST:
+        groups = after.keys
+    return replace(after, groups=groups), replace(before, groups=groups)
 
 
 def _sides(images: ImageSet) -> list[tuple[int, int]]:

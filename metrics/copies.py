@@ -119,11 +119,15 @@ def audit(
         raise InputError(f"images = {images}, patches = {patches}: expected at least 1 of each.")
     results, photos = _opened(result), _opened(real)
     others = None if held_out is None else _opened(held_out)
-    skipped: list[tuple[str, str]] = []
+    sets = [one for one in (results, photos, others) if one is not None]
     chosen = _spread(results.items, images)
-    looked_at = _readable(chosen, skipped, watch, "read: results")
+    unread: list[tuple[str, str]] = []
+    looked_at = _readable(chosen, unread, watch, "read: results")
     ours = _cut(((number, chosen[number].key, image) for number, image in looked_at), patches, seed)
-    pool = _pool(photos, others, skipped, watch)
+    lost = max(len(unread) / len(chosen), len(results.losses) / (len(results) + len(results.losses)))
+    unseen: list[tuple[str, str]] = []
+    pool = _pool(photos, others, unseen, watch)
+    skipped = (*results.losses, *unread, *(loss for one in sets[1:] for loss in one.losses), *unseen)
     theirs = _cut(_held_crops(pool, min(chosen[0].dimensions()), seed), patches, seed)
     found = _searched(pool, [torch.cat([a.values, b.values]) for a, b in zip(ours, theirs, strict=True)], device, watch)
     rates, cases, flags = [], [], []
@@ -154,7 +158,18 @@ def audit(
     seen = len(np.unique(images_of))
     worst = _worst(cases)
     return CopyReport(
-        rate, se, calibration, calibration_se, seen, tuple(rates), worst, config, tuple(skipped), _warnings(pool)
+        rate,
+        se,
+        calibration,
+        calibration_se,
+        seen,
+        tuple(rates),
+        worst,
+        config,
+        skipped,
+        (*_warnings(pool), *_unseen(len(skipped) - len(results.losses) - len(unread))),
+        lost,
+        tuple(note for one in sets for note in one.notes),
     )
 
 
@@ -363,6 +378,10 @@ def _style_photo(item: Item) -> str | None:
     style = item.metadata.get("style")
     photo = style.get("photo") if isinstance(style, dict) else None
     return photo if isinstance(photo, str) else None
+
+
+def _unseen(photos: int) -> tuple[str, ...]:
+    return (f"{photos:,} photos could not be read: copies of them are not seen.",) * (photos > 0)
 
 
 def _warnings(pool: _Pool) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,9 @@ class CopyReport:
     """``rate`` ± ``se`` of the patches of all scales together are copies; ``calibration`` is that of honest photos.
 
     ``images`` results were looked at. ``cases`` are the patches nearest to a copy or beyond, one per image at most.
+    ``skipped`` holds (key, reason) of every result and photo that could not be had, and ``lost`` is the share of the
+    results among them, of those that were to be looked at or of all, whichever is larger. ``notes`` say what was passed
+    over and is no image.
     """
 
     rate: float
@@ -70,4 +73,6 @@ class CopyReport:
     config: Mapping[str, Any]
     skipped: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
+    lost: float = 0.0
+    notes: tuple[str, ...] = ()
     schema: int = field(default=SCHEMA)

@@ -3,3 +3,7 @@
 
 class InputError(ValueError):
     """Bad input: says what was got, what was expected, and the exact next command or value."""
+
+
+class UndefinedError(InputError):
+    """A statistic that these images leave undefined, while others can be measured."""

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from .cache import FeatureCache
 from .errors import InputError
 from .extractors.extractor import Extractor
+from .identical import join_copies
 from .images import ImageError, ImageSet, Item, content_digest
 from .tensor_file import write_tensors
 
@@ -184,19 +185,21 @@ class Extraction:
         if not kept:
             first = f" The first of {len(skipped)}: {skipped[0][0]}: {skipped[0][1]}." if skipped else ""
             raise InputError(f"{self._images.root}: no image could be read.{first} Expected at least one.")
+        photos = [read.item.photo for read in kept]
+        groups, told = join_copies([read.item.group for read in kept], photos, [read.digest for read in kept])
         return FeatureSet(
             torch.stack([read.features for read in kept if read.features is not None]),
             tuple(read.item.key for read in kept),
             tuple(read.item.label for read in kept),
-            tuple(read.item.group for read in kept),
+            groups,
             self._extractor.name,
             self._extractor.fingerprint,
             self._extractor.preprocessing,
             str(self._images.root),
             tuple(skipped),
             tuple(read.item.tags for read in kept),
-            len({read.item.photo for read in kept}),
-            self._images.notes,
+            len(set(photos)),
+            (*self._images.notes, *((told,) if told else ())),
         )
 
     def _forward(self, waiting: list[_Read]) -> None:
@@ -233,11 +236,9 @@ class Extraction:
 
     def _read(self, item: Item) -> _Read | ImageError:
         try:
-            if self._cache is None:
-                return _Read(item, "", self._prepare(item.read()), None)
             loaded = item.load()  # once, so that the digest is that of the pixels
             digest = content_digest(loaded)
-            known = self._cache.get(self._extractor.fingerprint, digest, item.crop)
+            known = None if self._cache is None else self._cache.get(self._extractor.fingerprint, digest, item.crop)
             return _Read(item, digest, self._prepare(item.pixels(loaded)) if known is None else None, known)
         except ImageError as error:
             return error

@@ -16,7 +16,7 @@ import torch
 from .cache import FeatureCache
 from .closed import change, gap_closed
 from .comparison_sets import PHOTOS, Watch, open_sets, pair_up
-from .errors import InputError
+from .errors import InputError, UndefinedError
 from .explain import EXPLAINED, causes
 from .extractors import DEFAULT, load_extractor, load_levels
 from .extractors.extractor import Extractor
@@ -112,7 +112,8 @@ def compare(
     ]
     if "floor" not in features:
         found["floor"] = {name: _split_floor(name, after, reference, seed) for name in metrics}
-        rows.append(_row("floor", reference, found["floor"].values(), (), {}))
+        told = replace(reference, skipped=(), notes=())  # of the reference itself
+        rows.append(_row("floor", told, found["floor"].values(), (), {}))
     paired = "before" in features and features["before"].keys == after.keys
     distances = [name for name in metrics if name in DISTANCES and "before" in features]
     moved = [{role: found[role][name] for role in found} for name in distances]
@@ -182,11 +183,11 @@ def _kept(sets: Mapping[str, ImageSet], features: dict[str, FeatureSet], seed: i
 
 
 def _measured(name: str, features: FeatureSet, real: FeatureSet, seed: int) -> Measured:
-    """The statistic; a score that takes more images than there are is undefined and says why."""
+    """The statistic; one that these images leave undefined, as a score does that takes more of them, says why."""
     try:
         return measure(name, features, real, seed=seed)
     except InputError as error:
-        if name in DISTANCES:
+        if name in DISTANCES and not isinstance(error, UndefinedError):
             raise
         return _undefined(name, features, str(error))
 
@@ -267,7 +268,8 @@ def _profile(features: Mapping[str, FeatureSet], columns: Mapping[str, slice]) -
         return replace(one, features=one.features[:, columns[name]].contiguous(), extractor=name)
 
     return tuple(
-        measure("rbf", level(features["after"], name), level(features["real"], name)).measurement for name in columns
+        _measured("rbf", level(features["after"], name), level(features["real"], name), 0).measurement
+        for name in columns
     )
 
 
@@ -280,7 +282,8 @@ def _resampled(found: Iterable[Measured]) -> tuple[Resampled, ...]:
 
 
 def _summary(features: FeatureSet, digest: str = "") -> SetSummary:
-    return SetSummary(features.root, len(features), len(set(features.groups)), features.skipped, digest)
+    groups = len(set(features.groups))
+    return SetSummary(features.root, len(features), groups, features.skipped, digest, features.photos, features.notes)
 
 
 def _examples(sets: Mapping[str, ImageSet], after: FeatureSet) -> tuple[Example, ...]:

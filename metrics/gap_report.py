@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ class Measurement:
 class SetSummary:
     """What was measured: where it lies, how many images and independent groups (photos), and what was skipped.
 
+    ``skipped`` holds (key, reason) of every whole image that belongs to the set and took no part, beside the ``photos``
+    that did (0: as many as ``images``, which may be crops of them). ``notes`` say what was passed over and is no image.
+
     ``digest``, of the reference only, names the content, crops and groups of its images and the network: two reports
     were measured against the same reference if and only if these are equal.
     """
@@ -43,6 +46,14 @@ class SetSummary:
     groups: int
     skipped: tuple[tuple[str, str], ...] = ()  # (key, reason)
     digest: str = ""
+    photos: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def lost(self) -> float:
+        """The share of the whole images that took no part."""
+        count = len(self.skipped)
+        return count / (count + (self.photos or self.images)) if count else 0.0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ which is nearly symmetric: (√v ± h / (2√v))² = v ± h + h²/(4v) with h = 
 little, the last term stays h/4. Measured on Gaussian sets of 20 to 200 images with a true KID on the edge: 0.5 to 7 %
 wrong passes and 2 to 5 % wrong fails (without it 1 to 9 % and 1 to 5 %).
 
-A set of which more than UNREADABLE could not be read fails, whatever the rest of it measures.
+A set of the comparison, the reference included, of which more than UNREADABLE could not be read fails, whatever the
+rest of it measures.
 What has no error bar is inconclusive, unless the budget says ``value_only``. A value that is not finite always fails,
 except that a slice of too few images is inconclusive.
 A budget on every slice passes only if each slice passes, which needs no correction; to fail, a slice must be beyond
@@ -33,7 +34,8 @@ from .gap_report import GapReport
 from .sample_size import CHEAP, More, more_images
 
 Verdict = Literal["pass", "fail", "inconclusive"]
-UNREADABLE = 0.01  # share of the set under test beyond which no report passes
+UNREADABLE = 0.01  # share of any set beyond which no report passes
+SETS = {"after": "under test", "reference": "of the reference", "before": "of the raw set", "floor": "of the floor"}
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 1, "inconclusive": 3}
 SEVERITY: tuple[Verdict, ...] = ("fail", "inconclusive", "pass")
 
@@ -114,16 +116,20 @@ def gate(report: GapReport, budgets: Budgets, *, baseline: GapReport | None = No
 
 
 def _unreadable(report: GapReport) -> list[Check]:
-    """A check that fails, where more than UNREADABLE of the set under test could not be read; else none."""
-    row = report.row("after")
-    if row is None or not row.set.skipped:
-        return []
-    count, total = len(row.set.skipped), len(row.set.skipped) + row.set.images
-    if count <= UNREADABLE * total:
-        return []
-    why = f"{count} of {total} images under test could not be read: repair or remove them, they count as no images."
-    budget = Budget("after", "unreadable", "max", UNREADABLE, value_only=True)
-    return [Check("unreadable images", budget, count / total, None, None, None, "fail", why)]
+    """A check that fails for every set of which more than UNREADABLE could not be read."""
+    summaries = {"reference": report.reference, **{row.role: row.set for row in report.rows}}
+    found = []
+    for role, which in SETS.items():
+        summary = summaries.get(role)
+        if summary is None or summary.lost <= UNREADABLE:
+            continue
+        count = len(summary.skipped)
+        total = count + (summary.photos or summary.images)
+        why = f"{count} of {total} images {which} could not be read: repair or remove them, they count as no images."
+        budget = Budget(role, "unreadable", "max", UNREADABLE, value_only=True)
+        name = "unreadable images" if role == "after" else f"unreadable images {which}"
+        found.append(Check(name, budget, summary.lost, None, None, None, "fail", why))
+    return found
 
 
 def _check(estimate: Estimate, budget: Budget, confidence: float, family: int) -> Check:

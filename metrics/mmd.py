@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .errors import InputError
+from .errors import InputError, UndefinedError
 from .jackknife import Jackknife, jackknife
 from .pair import Features, Groups, check_pair, group_index
 from .precision import ieee_float32
@@ -94,7 +94,8 @@ def median_distance(x: Features, y: Features) -> float:
     little (about 1 %).
 
     Raises:
-        InputError: as ``metrics.kid.kid``; or half of all distances are 0.
+        InputError: as ``metrics.kid.kid``.
+        UndefinedError: half of all distances are 0.
     """
     x, y = centred(*check_pair(x, y))
     total = len(x) + len(y)
@@ -105,9 +106,9 @@ def median_distance(x: Features, y: Features) -> float:
         pairs = squared[torch.ones_like(squared, dtype=torch.bool).triu(1)].cpu().numpy()
     median = float(np.median(np.sqrt(pairs)))
     if median == 0:
-        raise InputError(
-            "half of all pairs of images have equal features: the median distance is 0. Pass a bandwidth, or leave out "
-            "rbf."
+        raise UndefinedError(
+            "half of all pairs of images have equal features: the median distance, the kernel's bandwidth, is 0. "
+            "Expected mostly different images."
         )
     return median
 

@@ -255,7 +255,7 @@ def test_files_are_written_and_show_both_patches(folder, crops, tmp_path):
     report = audit(folder("out", {"a.png": crops[0][0], "b.png": crops[1][0]}), REAL, patches=2)
     write_audit(report, tmp_path / "audit")
     document = json.loads((tmp_path / "audit/audit.json").read_text())
-    assert document["schema"] == 1 and document["rate"] == report.rate
+    assert document["schema"] == 2 and document["rate"] == report.rate
     assert document["cases"][0]["photo_box"] == list(report.cases[0].photo_box)
     page = (tmp_path / "audit/audit.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 2 * len(report.cases) == 4

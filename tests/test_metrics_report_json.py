@@ -74,7 +74,7 @@ def without(document, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: {**d, "schema": 1}, "schema 1.*reads schema 3"),
+        (lambda d: {**d, "schema": 1}, "schema 1.*reads schema 4"),
         (lambda d: {**d, "schema": "1"}, "no schema number"),
         (lambda d: {**d, "schema": True}, "no schema number"),
         (lambda d: without(d, "schema"), "no schema number"),

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..copy_report import Case, CopyReport
+from ..gate import UNREADABLE
 from ..images import ImageError, read_location
 from .document import plain
 from .files import write_files
@@ -46,6 +47,9 @@ def audit_verdict(report: CopyReport) -> Verdict:
         return Verdict("unclear", "Nothing to audit: every patch is too plain to be recognised.", detail)
     if report.rate > report.calibration + 2 * spread:
         return Verdict("away", f"Real photos were copied: {rate} of the patches.", detail)
+    if report.lost > UNREADABLE:
+        headline = f"Undecided: {100 * report.lost:.0f} % of the results could not be read. Repair or remove them."
+        return Verdict("unclear", headline, detail)
     return Verdict("closed", "No more copies than among real photos that copy nothing.", detail)
 
 
@@ -58,6 +62,7 @@ def audit_to_markdown(report: CopyReport) -> str:
         aligned(rows, 1),
         bullets("Caveats", [prose(sentence) for sentence in report.warnings], "audit.json"),
         bullets("Closest matches", [_sentence(case) for case in report.cases], "audit.json"),
+        bullets("About the sets", [prose(line) for line in report.notes], "audit.json"),
         bullets("Skipped images", [f"{code(key)}: {prose(reason)}" for key, reason in report.skipped], "audit.json"),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
@@ -72,7 +77,7 @@ def audit_to_html(report: CopyReport) -> str:
             verdict=audit_verdict(report),
             rows=scale_rows(report),
             cases=[(case, _excerpt(case.file, case.box, "result"), _real_excerpt(case)) for case in report.cases],
-            warnings=[("", sentence) for sentence in report.warnings],
+            warnings=[("", sentence) for sentence in (*report.warnings, *report.notes)],
             skipped=report.skipped[:200],
             skipped_count=len(report.skipped),
             config=flatten(report.config),

@@ -15,6 +15,7 @@ from ..escapes import escaped
 from ..gap_report import GapReport
 from ..gate import Check, GateResult, worst_first
 from .markdown import aligned, prose
+from .table import notes, skipped
 
 SUMMARY_BYTES = 1024 * 1024
 ANNOTATIONS = 10  # of each type per step
@@ -22,6 +23,7 @@ MESSAGE = 4000  # characters of one annotation
 MARKS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "⚠️ inconclusive"}
 COMMANDS = {"fail": "error", "inconclusive": "warning"}
 WORST = 5  # images named
+NOTES = 20  # lines about the sets
 
 
 def gate_markdown(result: GateResult, report: GapReport | None = None, limit: int = SUMMARY_BYTES) -> str:
@@ -101,15 +103,18 @@ def _images(report: GapReport) -> str:
 
 
 def _left_out(report: GapReport) -> str:
-    """How many images took no part: a broken renderer must not pass in silence."""
-    tested = report.row("after")
-    counts = {
-        "under test": len(tested.set.skipped) if tested else 0,
-        "of the reference": len(report.reference.skipped),
+    """How many images took no part, and what was passed over: a broken renderer must not pass in silence."""
+    which = {
+        "after": "under test",
+        "reference": "of the reference",
+        "before": "of the raw set",
+        "floor": "of the floor",
     }
-    return "\n".join(
-        f"- {count:,} images {which} could not be read and took no part." for which, count in counts.items() if count
-    )
+    counts: dict[str, int] = {}
+    for role, _, _ in skipped(report):
+        counts[which[role]] = counts.get(which[role], 0) + 1
+    lines = [f"- {count:,} images {name} could not be read and took no part." for name, count in counts.items()]
+    return "\n".join([*lines, *(f"- {role}: {prose(line[:500])}" for role, line in notes(report)[:NOTES])])
 
 
 def _shown(checks: Sequence[Check]) -> int:

@@ -142,6 +142,12 @@ def skipped(report: GapReport) -> list[tuple[str, str, str]]:
     return [(role, key, reason) for role, images in sets for key, reason in images.skipped]
 
 
+def notes(report: GapReport) -> list[tuple[str, str]]:
+    """Every line about what was passed over, or is there twice: (set, line)."""
+    sets = [("reference", report.reference), *((row.role, row.set) for row in report.rows)]
+    return [(role, line) for role, images in sets for line in images.notes]
+
+
 def _block(report: GapReport, name: str, change: Measurement | None, closed: Measurement | None) -> Block:
     measured = tuple((row.role, m) for row in report.rows for m in row.measurements if m.name == name)
     shown = unit(name, [m for _, m in measured])

@@ -139,6 +139,6 @@ class Sampler:
 def finished(key: str, image: np.ndarray, row: Mapping[str, Any], format: str, quality: int) -> Image | Failure:
     """The pipeline's ``float [H,W,3]`` in [0, 1] as an encoded file, or a failure when it is not finite."""
     if not np.isfinite(image).all():
-        return Failure(key, "the networks returned values that are not finite; use --dtype bfloat16 or float32")
+        return Failure(key, "the networks returned values that are not finite; use --precision bfloat16 or float32")
     data = encode(np.rint(image * 255).astype(np.uint8), format, quality)
     return Image(key, key + SUFFIXES[format], data, {**row, "version": __version__})
