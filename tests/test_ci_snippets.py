@@ -91,16 +91,70 @@ def test_the_action_end_to_end(checkout):
     assert (code, outputs) == (2, {}) and "Did you mean 'kid'" in log
 
 
-def test_compare_args_may_fill_several_lines(tmp_path):
-    command = tmp_path / "domain-gap"
-    command.write_text('#!/bin/sh\nprintf "<%s>" "$@" >&2\n')
+def words_of(tmp_path, name, **given):
+    """The words that a step hands to the command, where files lie about that a pattern would match."""
+    command = tmp_path / "bin/domain-gap"
+    command.parent.mkdir(exist_ok=True)
+    command.write_text('#!/bin/sh\nprintf "<%s>" "$@" >&2\n', encoding="utf-8")
     command.chmod(0o755)
-    run = next(step["run"] for step in ACTION["runs"]["steps"] if step["name"] == "Compare")
-    env = {"PATH": f"{tmp_path}:/bin:/usr/bin", "SYNTHETIC": "a", "REAL": "b", "OUT": "o"}
-    for given, expected in (("--crops 16\n--slice label\n", "<--crops><16><--slice><label>"), ("", "")):
-        words = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", run]
-        done = subprocess.run(words, env={**env, "COMPARE_ARGS": given}, capture_output=True, text=True, check=True)
-        assert done.stderr == f"<compare><a><b><--out><o>{expected}"
+    for file in ("kid=1", "a.png", "--crops"):
+        (tmp_path / file).touch()
+    step = next(step for step in ACTION["runs"]["steps"] if step["name"] == name)
+    inputs = {key: entry.get("default", "") for key, entry in ACTION["inputs"].items()} | given
+    variables = {key: filled(value, inputs) for key, value in step["env"].items()}
+    env = {"PATH": f"{command.parent}:{Path(sys.executable).parent}:/bin:/usr/bin", **variables}
+    env["GITHUB_OUTPUT"] = str(tmp_path / "output")
+    words = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, encoding="utf-8")
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("--crops 16\n--slice label\n", "<--crops><16><--slice><label>"),
+        ("", ""),
+        (" \n ", ""),
+        ("--slice 'time of day' --slice \"it's\"", "<--slice><time of day><--slice><it's>"),
+        ("* ? [a] kid=* $HOME `id` $(id) ; | &", "<*><?><[a]><kid=*><$HOME><`id`><$(id)><;><|><&>"),
+        ("--weights 'a\\b'", "<--weights><a\\b>"),
+    ],
+)
+def test_compare_args_are_words_as_a_shell_reads_them(tmp_path, given, expected):
+    found = words_of(tmp_path, "Compare", synthetic="a b", real="-r", out="o", **{"compare-args": given})
+    assert found == (0, f"<compare><--out><o>{expected}<--><a b><-r>")
+
+
+def test_paths_of_the_action_are_never_patterns_nor_options(tmp_path):
+    given = {"synthetic": "*.png", "real": "--crops", "before": "b *", "floor": "-f", "out": "o [1]"}
+    code, words = words_of(tmp_path, "Compare", **given)
+    assert (code, words) == (0, "<compare><--out><o [1]><--before><b *><--floor><-f><--><*.png><--crops>")
+
+
+def test_budgets_of_the_action_are_words_and_never_patterns(tmp_path):
+    given = {"max": "kid=* slices.kid=[0]\nfid=1", "min": "closed.kid=?", "max-increase": "kid=0", "out": "o"}
+    code, words = words_of(tmp_path, "Gate", **given, budget="my b.toml", baseline="*", confidence="0.9")
+    fixed = "<gate><--junit><o/junit.xml><--scalars><o/metrics.json><--github>"
+    paths = "<--budget><my b.toml><--baseline><*><--confidence><0.9>"
+    budgets = "<--max><kid=*><--max><slices.kid=[0]><--max><fid=1><--min><closed.kid=?><--max-increase><kid=0>"
+    assert (code, words) == (0, f"{fixed}{paths}{budgets}<--><o>")
+    assert words_of(tmp_path, "Gate", out="o") == (0, f"{fixed}<--><o>")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("Compare", {"synthetic": ""}, "the input synthetic is empty"),
+        ("Compare", {"real": ""}, "the input real is empty"),
+        ("Compare", {"out": ""}, "the input out is empty"),
+        ("Compare", {"compare-args": "--slice 'open"}, "No closing quotation"),
+        ("Gate", {"out": ""}, "the input out is empty"),
+        ("Gate", {"on-inconclusive": "passs"}, "neither fail nor pass"),
+    ],
+)
+def test_inputs_that_cannot_be_meant_are_refused_before_the_command_runs(tmp_path, name, given, message):
+    code, stderr = words_of(tmp_path, name, **{"synthetic": "a", "real": "b", "out": "o", **given})
+    assert code != 0 and message in stderr and "<--" not in stderr
 
 
 def test_the_artifact_has_a_name_of_its_own():
@@ -149,7 +203,7 @@ def test_the_gitlab_job(checkout):
     variables = {**job["variables"], "SYNTHETIC": "my renders"}
     install, *lines = job["script"]
     assert install == 'python -m pip install --quiet "$PACKAGE"'
-    lines[0] += f" {FAST}"
+    lines[0] = lines[0].replace(" -- ", f" {FAST} -- ")
     env = environment(checkout, **variables)
     done = subprocess.run(
         ["bash", "-eo", "pipefail", "-c", "\n".join(lines)], cwd=checkout, env=env, capture_output=True
