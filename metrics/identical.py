@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 from typing import TypeVar
 
 LEAST = 4  # independent images that a reference must have to be halved; below, nothing is taken together
+ONE = "1 image is a byte-identical copy of another in the set"
 
 G = TypeVar("G", bound=Hashable)
 
@@ -39,8 +40,8 @@ def join_copies(groups: Sequence[str], photos: Sequence[str], digests: Sequence[
     copies = len(set(photos)) - len(set(digests))
     if copies <= 0:
         return tuple(groups), ""
-    told = f"{copies:,} images are byte-identical copies of others in the set"
+    told = f"{copies:,} images are byte-identical copies of others in the set" if copies > 1 else ONE
     together = joined(groups, digests)
     if len(set(together)) < LEAST:
         return tuple(groups), f"{told}: too few are left to tell how uncertain a number is, so its error means little."
-    return together, f"{told}, and count as one observation with them."
+    return together, f"{told}: equal images count as one observation."

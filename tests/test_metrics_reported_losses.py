@@ -137,7 +137,7 @@ def test_ten_images_ten_times_are_ten_observations(tmp_path):
     network = load_extractor("random-conv")
     x, y, z = (extract(open_images(root), network).result for root in (once, often, other))
     assert y.notes == (
-        "90 images are byte-identical copies of others in the set, and count as one observation with them.",
+        "90 images are byte-identical copies of others in the set: equal images count as one observation.",
     )
     assert len(set(y.groups)) == 10 and x.notes == z.notes == ()
     clusters = [key.split("-")[0] for key in y.keys]
@@ -157,7 +157,7 @@ def test_copies_of_photos_join_their_crops_and_groups(tmp_path):
     found = extract(open_images(root).crops(3, 16), load_extractor("random-conv")).result
     group = dict(zip(found.keys, found.groups, strict=True))
     assert group["copy#0"] == group["002#1"] == "g2" and group["000#0"] == group["001#2"] == "a"
-    assert len(set(found.groups)) == 5 and "1 images are byte-identical" in found.notes[-1]
+    assert len(set(found.groups)) == 5 and "1 image is a byte-identical copy" in found.notes[-1]
 
 
 def test_pairs_with_copies_on_one_side_are_compared(tmp_path):
