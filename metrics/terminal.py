@@ -14,10 +14,10 @@ from rich.text import Text
 
 from .errors import InputError
 from .escapes import escaped
+from .stopping import STOPPED, stop_on_signals
 from .streams import calm, steady
 
 USAGE = 2
-INTERRUPTED = 130
 Step = TypeVar("Step")
 
 
@@ -29,6 +29,7 @@ def run(app: typer.Typer, name: str) -> None:
     """
     steady()
     calm()
+    stop_on_signals()
     debug = "--debug" in sys.argv
     sys.argv = [word for word in sys.argv if word != "--debug"]
     try:
@@ -95,7 +96,7 @@ def _finish(app: typer.Typer, name: str) -> None:
     try:
         app(prog_name=name)
     except SystemExit as ended:  # how Typer ends, after Ctrl-C too
-        if ended.code == INTERRUPTED:
+        if ended.code in STOPPED:
             say(f"{name}: interrupted. Finished work is kept: the same command continues.")
         sys.stdout.flush()  # at the interpreter's end a fault would be no error of ours
         raise

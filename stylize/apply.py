@@ -19,15 +19,18 @@ from metrics.files import write_atomically
 from metrics.images import BESIDE, ImageError, ImageSet, Item, open_images, sha256
 from metrics.ledger import write_ledger
 from metrics.registry import unknown
+from metrics.sources.file_list import fixed_folder
 
 from . import __version__
 from .data.encode import SUFFIXES, check_format, encode
 from .data.manifest import carried
-from .job import MAX_ERRORS, SHARD_SIZE, Failure, Image, Job, Progress, in_parallel
+from .job import MAX_ERRORS, SHARD_SIZE, Failure, Image, Job, Progress
+from .output_names import claim
 from .styles import ASSIGNMENTS, chosen
 from .styles.assignment import assign, costs, descriptor
 from .styles.bank import StyleBank, check_strength, stages, to_batch, to_image
 from .styles.network import read_network
+from .workers import check_going_on, in_parallel
 
 
 def apply_style(
@@ -84,6 +87,7 @@ def apply_style(
     bank.check_holds(method)
     out = Path(out)
     check_outside(out, synthetic)
+    _claim(out, images, SUFFIXES[format])
     config = {
         "command": "apply",
         "version": __version__,
@@ -96,7 +100,7 @@ def apply_style(
         "format": format,
         "quality": None if format == "png" else quality,
     }
-    with Job(out, config, {"synthetic": str(images.root)}) as job:
+    with Job(out, config, {"synthetic": str(images.root)}, images) as job:
         if job.finished:
             return
         plan = job.remember("plan", lambda: make_plan(bank, images, assignment, workers))
@@ -105,6 +109,11 @@ def apply_style(
         task = Stylise(style, images.root, method, strength, format, quality, device, weights)
         pairs = {item.key: (item, plan.get(item.key)) for item in images}
         yield from job.run(task, pairs, workers=workers, shard_size=shard_size, max_errors=max_errors)
+
+
+def _claim(out: Path, images: ImageSet, suffix: str) -> None:
+    beside = ((name, f"the {column} of {item.key}") for item in images for column, name in item.companions.items())
+    claim(out, (item.key + suffix for item in images), beside)
 
 
 def check_network(method: str, network: str | Path | None) -> None:
@@ -118,9 +127,13 @@ def check_network(method: str, network: str | Path | None) -> None:
 
 
 def check_outside(out: Path, source: Any) -> None:
-    """Raises InputError if ``out`` lies in ``source``, where that is a folder: the next run would read its results."""
+    """Raises InputError if ``out`` lies in ``source``, a folder or pattern: the next run would read its results."""
     folder = source.root if isinstance(source, ImageSet) else source
-    if not isinstance(folder, str | Path) or not Path(folder).is_dir():
+    if not isinstance(folder, str | Path):
+        return
+    if not Path(folder).exists():
+        folder = fixed_folder(str(folder))
+    if not Path(folder).is_dir():
         return
     if Path(folder).resolve() in (out.resolve(), *out.resolve().parents):
         raise InputError(f"{out}: lies inside the input folder {folder}. Name an output folder outside it.")
@@ -190,13 +203,13 @@ class Stylise:
                 yield Failure(item.key, str(error))
 
     def _stylise(self, item: Item, index: int | None) -> Image:
+        beside = {column: (name, item.load_companion(column)) for column, name in item.companions.items()}
         content = to_batch(item.read()).to(self.device)
         if index is None:
             raise ImageError("could not be read when styles were assigned, and can now; run again into a new folder")
         options: dict[str, Any] = {"method": self.method, "plan": {item.key: index}, "network": self.network}
         result = self.bank.transfer(content, [item.key], self.strength, **options)
         data = encode(to_image(result), self.format, self.quality)
-        beside = {column: (name, item.load_companion(column)) for column, name in item.companions.items()}
         return Image(item.key, item.key + SUFFIXES[self.format], data, self._row(item, index), beside)
 
     def _row(self, item: Item, index: int) -> dict[str, Any]:
@@ -227,6 +240,7 @@ class _Costs:
     def __call__(self, items: Sequence[Item]) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
         for item in items:
+            check_going_on()
             try:
                 described = descriptor(to_batch(item.read()).float() / 255).numpy()
             except ImageError:

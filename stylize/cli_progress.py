@@ -25,6 +25,8 @@ def finish(steps: Iterator[Progress], what: str, out: Path, quiet: bool = False)
         fresh = last.done - first.done
         resumed = f", {first.done} of them earlier" if first.done else ""
         say(f"{what}: {last.done} images{resumed} in {seconds:.1f} s ({fresh / max(seconds, 1e-9):.1f} images/s)")
+        for note in last.notes:
+            say(f"note: {note}")
         if last.failed:
             say(f"{what}: {last.failed} items failed and are listed in {out / 'errors.jsonl'}")
     if not quiet:

@@ -10,30 +10,27 @@ same whatever happened on the way.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import multiprocessing
-import os
 import shutil
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from metrics.errors import InputError
-from metrics.files import TEMPORARY, write_atomically
-from metrics.images import companions, natural, read_metadata
+from metrics.files import TEMPORARY, name_of, write_atomically
+from metrics.images import ImageSet, companions, natural, read_metadata
+
+from .workers import check_going_on, in_parallel
 
 SHARD_SIZE = 32
 MAX_ERRORS = 100
-SHARDS_PER_WORKER = 4  # a new process costs some seconds of imports, as much as this many shards
 CHANGED = {
     "images": "the input images have changed since",
     "style": "the style file has changed since",
@@ -70,11 +67,12 @@ Task = Callable[[Sequence[Any]], Iterable[Image | Failure]]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: finished and failed items out of ``total``."""
+    """How far a run is: finished and failed items out of ``total``, and what people should know of its input."""
 
     done: int
     failed: int
     total: int
+    notes: tuple[str, ...] = ()
 
 
 class Job:
@@ -84,13 +82,21 @@ class Job:
         out: the folder to fill; created when missing.
         config: everything that decides the output, JSON-able; written to ``run.json``.
         notes: more for ``run.json``; another run may differ in them.
+        images: the set that the run is about: its losses count and are listed like items that fail, its notes are said.
 
     Raises:
         InputError: OUT holds something else, another run is at work in it, or an earlier run had another config.
     """
 
-    def __init__(self, out: Path, config: Mapping[str, Any], notes: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        out: Path,
+        config: Mapping[str, Any],
+        notes: Mapping[str, Any] | None = None,
+        images: ImageSet | None = None,
+    ) -> None:
         self.out, self.config, self.notes = Path(out), json.loads(json.dumps(config)), dict(notes or {})
+        self.losses, self.remarks = (images.losses, images.notes) if images is not None else ((), ())
         self.state = self.out / ".job"
 
     def __enter__(self) -> Job:
@@ -101,7 +107,7 @@ class Job:
 
     def __exit__(self, *exception: object) -> None:
         if not self.finished:
-            self._lock.close()
+            self._lock.release()
 
     def remember(self, name: str, compute: Callable[[], Any]) -> Any:
         """The JSON value that ``compute`` returns, computed once per run even if the run is resumed."""
@@ -132,19 +138,24 @@ class Job:
         names = list(keys)
         shards = [tuple(names[start : start + shard_size]) for start in range(0, len(names), shard_size)]
         markers = {shard: self.state / f"{_digest(shard)}.json" for shard in shards}
-        done = failed = 0
+        done, failed, total = 0, len(self.losses), len(keys) + len(self.losses)
         for shard in shards:
             if markers[shard].exists():
                 marker = json.loads(markers[shard].read_text(encoding="utf-8"))
                 done, failed = done + len(marker["rows"]), failed + len(marker["errors"])
         self._stop_on_errors(markers.values(), failed, max_errors)
-        yield Progress(done, failed, len(keys))
+        yield Progress(done, failed, total, self.remarks)
         todo = [shard for shard in shards if not markers[shard].exists()]
         work = [(shard, [keys[key] for key in shard] if isinstance(keys, Mapping) else shard) for shard in todo]
-        for finished, broken in in_parallel(_PublishShard(task, self.out), work, workers):
-            done, failed = done + finished, failed + broken
-            yield Progress(done, failed, len(keys))
-            self._stop_on_errors(markers.values(), failed, max_errors)
+        try:
+            with closing(in_parallel(_PublishShard(task, self.out), work, workers)) as results:
+                for finished, broken in results:
+                    done, failed = done + finished, failed + broken
+                    yield Progress(done, failed, total, self.remarks)
+                    self._stop_on_errors(markers.values(), failed, max_errors)
+        except BaseException:
+            self._sweep()
+            raise
         if not done:
             self._stop_on_errors(markers.values(), failed, 0)
         self._publish([markers[shard] for shard in shards])
@@ -167,7 +178,7 @@ class Job:
     def _refuse_incomplete(self) -> None:
         rows = read_metadata(self.out).values()
         names = [str(row["file_name"]) for row in rows] + [name for row in rows for name in companions(row).values()]
-        missing = [name for name in names if not (self.out / name).is_file()]
+        missing = [name for name in names if not (self.out / name_of(name)).is_file()]
         if missing:
             raise InputError(
                 f"{self.out}: holds a finished run, but {len(missing)} of its files are gone, e.g. {missing[0]}. "
@@ -176,18 +187,17 @@ class Job:
 
     def _open_state(self) -> None:
         self.state.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.state / "lock").open("w", encoding="utf-8")
+        self._lock = FileLock(self.state / "lock", timeout=0)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
+            self._lock.acquire()
+        except Timeout:
             raise InputError(
                 f"{self.out}: another process is at work in it. Wait for it, or name another folder."
             ) from None
         try:
             self._check_started(self.state / "config.json")
         except BaseException:
-            self._lock.close()
+            self._lock.release()
             raise
 
     def _check_started(self, started: Path) -> None:
@@ -209,12 +219,9 @@ class Job:
 
     def _stop_on_errors(self, markers: Iterable[Path], failed: int, limit: int) -> None:
         if failed > limit:
-            errors = [
-                row
-                for path in markers
-                if path.exists()
-                for row in json.loads(path.read_text(encoding="utf-8"))["errors"]
-            ]
+            errors = _as_errors(self.losses)
+            for path in markers:
+                errors += json.loads(path.read_text(encoding="utf-8"))["errors"] if path.exists() else []
             first = min(errors, key=lambda row: natural(row["key"]))
             repair = "Repeat the command with a larger --max-errors to continue, or" if limit else "Or"
             raise InputError(
@@ -223,10 +230,9 @@ class Job:
             )
 
     def _publish(self, markers: Sequence[Path]) -> None:
-        for left_by_a_kill in self.out.rglob(f"*{TEMPORARY}"):
-            left_by_a_kill.unlink()
+        self._sweep()
         rows: list[tuple[str, str]] = []  # name and line: parsed rows would take several times the memory
-        errors: list[tuple[str, str]] = []
+        errors = [(row["key"], _line(row)) for row in _as_errors(self.losses)]
         for path in markers:
             marker = json.loads(path.read_text(encoding="utf-8"))
             rows += [(row["file_name"], _line(row)) for row in marker["rows"]]
@@ -235,31 +241,17 @@ class Job:
         if errors:
             write_atomically(self.out / "errors.jsonl", _sorted_lines(errors))
         summary = {"config": self.config, **self.notes, "images": len(rows), "errors": len(errors)}
+        if self.remarks:
+            summary["notes"] = list(self.remarks)
         write_atomically(self.out / "run.json", to_json(summary))
+        if sys.platform == "win32":
+            self._lock.release()  # an open file would keep its folder from being renamed
         shutil.rmtree(self.state.rename(self.out / ".job-done"))  # renamed first: half a state is never resumed
 
-
-def in_parallel(task: Callable[[Any], Any], arguments: Sequence[Any], workers: int) -> Iterator[Any]:
-    """``task(argument)`` for every argument, in order of completion, on ``workers`` processes of one thread each.
-
-    Fewer are started when there is too little work for them, and for one the work is done in this process. The task is
-    sent to each process once and may keep what it loads.
-    """
-    count = min(workers, len(arguments) // SHARDS_PER_WORKER)
-    if count <= 1:
-        with one_thread():
-            yield from map(task, arguments)
-        return
-    context = multiprocessing.get_context("spawn")  # fork is unsafe once torch or numba has started threads
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker, initargs=(task,)) as pool:
-        with _interrupts_ignored():  # by the workers, which inherit it; this process stops them
-            futures = [pool.submit(_work, argument) for argument in arguments]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    def _sweep(self) -> None:
+        """Remove what a kill left half written: the folder is this run's alone."""
+        for path in self.out.rglob(f".*{TEMPORARY}"):
+            path.unlink(missing_ok=True)
 
 
 def to_json(value: Any) -> bytes:
@@ -280,17 +272,22 @@ class _PublishShard:
         rows: list[Mapping[str, Any]] = []
         errors: list[dict[str, str]] = []
         for result in self.task(parts):
+            check_going_on()
             if isinstance(result, Failure):
                 errors.append({"key": result.key, "error": result.reason})
             else:
-                write_atomically(self.out / result.file_name, result.data)
+                write_atomically(self.out / name_of(result.file_name), result.data)
                 for name, data in result.companions.values():
-                    write_atomically(self.out / name, data)
+                    write_atomically(self.out / name_of(name), data)
                 names = {column: name for column, (name, _) in result.companions.items()}
                 rows.append({"file_name": result.file_name, **names, **result.row})
         marker = {"rows": rows, "errors": errors, "seconds": round(time.perf_counter() - start, 3)}
         write_atomically(self.out / ".job" / f"{_digest(shard)}.json", to_json(marker))
         return len(rows), len(errors)
+
+
+def _as_errors(losses: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"key": key, "error": reason} for key, reason in losses]
 
 
 def _digest(shard: Sequence[str]) -> str:
@@ -317,54 +314,3 @@ def _line(row: Mapping[str, Any]) -> str:
 def _sorted_lines(named: list[tuple[str, str]]) -> bytes:
     named.sort(key=lambda pair: natural(pair[0]))
     return "".join(line for _, line in named).encode()
-
-
-_task: Callable[[Any], Any]
-
-
-def _start_worker(task: Callable[[Any], Any]) -> None:
-    global _task
-    _task = task
-    os.environ["OMP_NUM_THREADS"] = "1"  # for what the task imports later
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A killed parent would leave its workers waiting for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
-def _work(argument: Any) -> Any:
-    return _task(argument)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute with one thread: sums then do not depend on the number of cores."""
-    torch = sys.modules.get("torch")  # a task that computes with torch has imported it
-    if torch is None:
-        yield
-        return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -13,8 +13,11 @@ from metrics.images import sha256
 from . import __version__
 from .data.encode import SUFFIXES, check_format, encode
 from .job import SHARD_SIZE, Failure, Image, Job, Progress
+from .output_names import claim
 from .patterns import load_family, render_with_mask
 from .patterns.dataset import class_name, resolve_classes
+
+MOST = 20_000_000  # images in one folder: their names alone fill some gigabytes of memory
 
 
 def render_patterns(
@@ -59,6 +62,11 @@ def render_patterns(
     check_format(format, quality)
     if classes < 1 or per_class < 1:
         raise InputError(f"classes = {classes}, per_class = {per_class}: expected at least 1 of each.")
+    if classes * per_class > MOST:
+        raise InputError(
+            f"classes = {classes}, per_class = {per_class}: {classes * per_class} images. Expected at most {MOST} in "
+            "one folder."
+        )
     if not 16 <= size <= 8192:
         raise InputError(f"size {size}: expected 16 to 8192 pixels.")
     config = {
@@ -75,6 +83,7 @@ def render_patterns(
         "quality": None if format == "png" else quality,
     }
     keys = [f"{class_name(label)}/{instance:05d}" for label in range(classes) for instance in range(per_class)]
+    claim(Path(out), [f"{class_name(classes - 1)}/{per_class - 1:05d}{SUFFIXES[format]}"])
     with Job(Path(out), config) as job:
         task = Render(name, size, seed, dict(options or {}), format, quality, dict(enumerate(given or ())))
         yield from job.run(task, keys, workers=workers, shard_size=shard_size)

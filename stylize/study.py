@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from metrics.errors import InputError
 from metrics.files import write_atomically
@@ -193,14 +194,13 @@ def locked(out: Path, config: Mapping[str, Any]) -> Iterator[None]:
 @contextmanager
 def held(out: Path) -> Iterator[None]:
     """Hold the folder of a study: no search goes on while it is judged."""
-    with (out / ".lock").open("w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{out}: another process is tuning in it or judging it. Wait for it, or name another folder."
-            ) from None
-        yield
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise InputError(
+            f"{out}: another process is tuning in it or judging it. Wait for it, or name another folder."
+        ) from None
 
 
 def _visible(folder: Path) -> bool:

@@ -32,11 +32,11 @@ from metrics.structure import gradient_correlation
 
 from . import __version__
 from .apply import content_digest, make_plan
-from .job import one_thread
 from .splits import split_photos
 from .study import STARTUP, Budget, Trial, import_optuna, locked, open_study, record
 from .styles import ASSIGNMENTS, LEVELLED, LEVELS, TUNED
 from .styles.bank import StyleBank, learn, to_batch, to_image
+from .workers import one_thread
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -11,7 +11,8 @@ from PIL import Image
 from metrics import compare
 from metrics.errors import InputError
 from metrics.images import open_images, sha256
-from stylize import apply_style, job, learn
+from stylize import apply_style, learn
+from stylize import workers as processes
 from stylize.apply import make_plan
 from stylize.styles.bank import StyleBank
 from stylize.styles.network import ARCHITECTURE, Stylizer, load, save_network
@@ -57,7 +58,7 @@ def test_output_mirrors_keys_labels_and_provenance(style, synthetic, tmp_path):
 
 
 def test_one_and_four_workers_give_the_same_bytes(style, synthetic, tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "SHARDS_PER_WORKER", 1)
+    monkeypatch.setattr(processes, "SHARDS_PER_WORKER", 1)
     run(style, synthetic, tmp_path / "one", workers=1)
     run(style, synthetic, tmp_path / "four", workers=4, shard_size=2)
     assert tree(tmp_path / "one") == tree(tmp_path / "four")

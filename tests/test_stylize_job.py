@@ -9,8 +9,9 @@ import time
 import pytest
 
 from metrics.errors import InputError
-from stylize import job
-from stylize.job import Failure, Image, Job, in_parallel
+from stylize import workers as processes
+from stylize.job import Failure, Image, Job
+from stylize.workers import in_parallel
 
 KEYS = [f"k{i}" for i in range(10)]
 CONFIG = {"command": "test", "strength": 1.0}
@@ -47,7 +48,7 @@ def test_a_finished_folder_holds_images_metadata_and_configuration(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _processes_for_little_work(monkeypatch):
-    monkeypatch.setattr(job, "SHARDS_PER_WORKER", 1)
+    monkeypatch.setattr(processes, "SHARDS_PER_WORKER", 1)
 
 
 @pytest.mark.parametrize("options", [{"workers": 4, "shard_size": 3}, {"shard_size": 1}, {"shard_size": 100}])

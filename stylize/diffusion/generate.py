@@ -10,8 +10,9 @@ from metrics.errors import InputError
 from metrics.seed import seed_for
 
 from .. import __version__
-from ..data.encode import check_format
+from ..data.encode import SUFFIXES, check_format
 from ..job import SHARD_SIZE, Failure, Image, Job, Progress
+from ..output_names import claim
 from .prompts import PLAIN_PROMPT, PROMPT, read_classes
 from .sampler import Sampler, finished
 
@@ -70,6 +71,7 @@ def generate(
         **sampler.describe(),
     }
     keys = [f"{name}/{index:05d}" for name in names for index in range(per_class)]
+    claim(Path(out), (f"{name}/{per_class - 1:05d}{SUFFIXES[format]}" for name in names))
     with Job(Path(out), config, {"model_name": str(sampler.model)}) as job:
         yield from job.run(task, keys, workers=workers, shard_size=-(-SHARD_SIZE // batch) * batch)
 

@@ -21,9 +21,10 @@ from metrics.seed import seed_for
 
 from .. import __version__
 from ..apply import check_outside, content_digest
-from ..data.encode import check_format
+from ..data.encode import SUFFIXES, check_format
 from ..data.manifest import carried
 from ..job import MAX_ERRORS, SHARD_SIZE, Failure, Image, Job, Progress
+from ..output_names import claim
 from .denoising import fit
 from .pipeline import require_diffusers
 from .prompts import STYLE_PROMPT, check_label
@@ -71,6 +72,7 @@ def restyle(
     images = open_images(synthetic)
     _check(images, strength, sampler)
     check_outside(Path(out), synthetic)
+    claim(Path(out), (item.key + SUFFIXES[format] for item in images))
     by_class = "{class}" in prompt or sampler.class_wise
     labels = {item.label: check_label(item.label) if by_class else "" for item in images}
     prompts = {label: sampler.prompt(prompt, name) for label, name in labels.items()}
@@ -87,7 +89,7 @@ def restyle(
         "quality": None if format == "png" else quality,
         **sampler.describe(),
     }
-    with Job(Path(out), config, {"synthetic": str(images.root), "model_name": str(sampler.model)}) as job:
+    with Job(Path(out), config, {"synthetic": str(images.root), "model_name": str(sampler.model)}, images) as job:
         items = {item.key: item for item in images}
         yield from job.run(task, items, workers=workers, shard_size=SHARD_SIZE, max_errors=max_errors)
 

@@ -19,7 +19,7 @@ from metrics.precision import ieee_float32
 from metrics.registry import unknown
 from metrics.seed import seed_for
 
-from ..job import one_thread
+from ..workers import one_thread
 from . import DEFAULT_METHOD, LEARNT, LEVELLED, LEVELS, METHODS, style_file
 from .assignment import descriptor
 from .gamut import soft_gamut
