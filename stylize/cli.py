@@ -31,6 +31,7 @@ Workers = Annotated[int, typer.Option(min=1, help="Processes of one thread each;
 Format = Annotated[str, typer.Option(help="png, jpeg or webp.")]
 Quality = Annotated[int, typer.Option(help="1 to 100, for jpeg and webp.")]
 Seed = Annotated[int, typer.Option(help="Decides every random draw.")]
+MaxErrors = Annotated[int, typer.Option(min=0, help="Unreadable images to skip and list before stopping.")]
 Options = Annotated[list[str] | None, typer.Option(help="NAME=VALUE of the family, e.g. activation=holomorphic.")]
 CORES = os.cpu_count() or 1
 
@@ -99,6 +100,7 @@ def learn(
     crops: Annotated[int, typer.Option(help="Crops per photo; each is one style.")] = 8,
     size: Annotated[int, typer.Option(help="Side of a crop; best the side of the images to stylise.")] = 256,
     seed: Seed = 0,
+    max_errors: MaxErrors = 100,
 ) -> None:
     """Learn a style bank from real photos.
 
@@ -111,9 +113,12 @@ def learn(
     from .styles.bank import learn as learn_bank
 
     _warn_copying(method or [])
-    bank = learn_bank(real, methods=method or LEARNT, crops=crops, size=size, seed=seed)
-    for key, reason in bank.header["skipped"].items():
-        say(f"skipped {key}: {reason}")
+    bank = learn_bank(real, methods=method or LEARNT, crops=crops, size=size, seed=seed, max_errors=max_errors)
+    for line in (
+        *(f"skipped {key}: {reason}" for key, reason in bank.header["skipped"].items()),
+        *bank.header["notes"],
+    ):
+        say(line)
     _warn_unlicensed(bank.header["unlicensed"])
     bank.save(style)
     photos = len({source["photo"] for source in bank.sources})
@@ -143,7 +148,7 @@ def apply(
     format: Format = "png",
     quality: Quality = 90,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    max_errors: Annotated[int, typer.Option(min=0, help="Unreadable images to skip and list before stopping.")] = 100,
+    max_errors: MaxErrors = 100,
 ) -> None:
     """Stylise an image set. Interrupted? The same command continues.
 
@@ -192,6 +197,7 @@ def train(
     batch: Annotated[int, typer.Option(help="Windows per step.")] = 4,
     seed: Seed = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    max_errors: MaxErrors = 100,
 ) -> None:
     """Train the network of the style method `network` on your own photos and images. Interrupted? Repeat the command.
 
@@ -200,8 +206,11 @@ def train(
     from .train_network import train_network
 
     options: dict[str, Any] = {"steps": steps, "minutes": minutes, "size": size, "batch": batch, "seed": seed}
+    options |= {"max_errors": max_errors}
     unfinished = False
     for step in follow(train_network(real, synthetic, network, device=device, **options), "train"):
+        for line in step.notes:
+            say(line)
         if step.done % 100 == 0:
             say(f"step {step.done}: " + ", ".join(f"{name} {value:.3f}" for name, value in step.losses.items()))
         unfinished = step.done < step.total

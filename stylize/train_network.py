@@ -45,8 +45,10 @@ from metrics.ledger import licences
 from metrics.seed import generator, seed_for
 
 from .apply import content_digest
+from .job import MAX_ERRORS
 from .styles.gamut import soft_gamut
 from .styles.network import ARCHITECTURE, Stylizer, inputs, read_network, save_network
+from .styles.photos import check_losses, without_copies
 from .training_losses import ENCODER, WINDOWS, Encoder, MapCritic, PooledCritic, RealWindows, kernel, structure_loss
 from .training_windows import content_windows, disturbed
 
@@ -61,12 +63,16 @@ TAPS = (1, 2, 3, 4)  # maps with a critic
 
 @dataclass(frozen=True)
 class Step:
-    """A training step: how many are done out of ``total``, seconds since the start of this run, and the losses."""
+    """A training step: how many are done out of ``total``, seconds since the start of this run, and the losses.
+
+    ``notes``, of the first step of a run, are lines about images that cannot be had or were passed over.
+    """
 
     done: int
     total: int
     seconds: float
     losses: Mapping[str, float]
+    notes: tuple[str, ...] = ()
 
 
 def train_network(
@@ -80,6 +86,7 @@ def train_network(
     batch: int = 4,
     seed: int = 0,
     device: str = "cpu",
+    max_errors: int = MAX_ERRORS,
     architecture: Mapping[str, int] = ARCHITECTURE,
 ) -> Iterator[Step]:
     """Train a network for the style method ``network``; yields every step.
@@ -98,6 +105,7 @@ def train_network(
         batch: windows per step, at least 2.
         seed: decides every random draw.
         device: where to compute, e.g. ``cuda``.
+        max_errors: how many unreadable images are left out and listed, on either side, before training is refused.
         architecture: sizes of :class:`stylize.styles.network.Stylizer`.
 
     Raises:
@@ -113,7 +121,7 @@ def train_network(
     if out.suffix != ".safetensors":
         raise InputError(f"{out}: expected a file name ending in .safetensors, e.g. {out.with_suffix('.safetensors')}.")
     check_device(device)
-    photos, contents = open_images(real), open_images(patterns)
+    photos, contents = without_copies(open_images(real)), open_images(patterns)
     config = {
         "encoder": ENCODER,
         "weights": WEIGHTS,
@@ -129,7 +137,8 @@ def train_network(
     if _finished(out, state, config):
         return
     start = time.monotonic()
-    trainer = _Trainer(photos, contents, config, device)
+    trainer = _Trainer(photos, contents, config, device, max_errors)
+    notes = trainer.notes
     if state.is_file():
         trainer.load(state)
     while trainer.step < steps:
@@ -142,7 +151,8 @@ def train_network(
         over = time.monotonic() - start > 60 * minutes
         if trainer.step % SAVE_EVERY == 0 or trainer.step == steps or over:
             trainer.save(out, state)
-        yield Step(trainer.step, steps, time.monotonic() - start, losses)
+        yield Step(trainer.step, steps, time.monotonic() - start, losses, notes)
+        notes = ()
         if over:
             return
     state.unlink(missing_ok=True)
@@ -183,15 +193,17 @@ def _changes(trained: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 class _Trainer:
     """Networks, optimisers, data and step counter; every draw comes from (seed, step)."""
 
-    def __init__(self, photos: ImageSet, patterns: ImageSet, config: Mapping[str, Any], device: str) -> None:
+    def __init__(
+        self, photos: ImageSet, patterns: ImageSet, config: Mapping[str, Any], device: str, max_errors: int
+    ) -> None:
         self.config, self.device, self.step = config, torch.device(device), 0
         self.seed, self.batch = int(config["seed"]), int(config["batch"])
-        held = licences(photos)
-        self.ledger = {"licences": list(held.rows), "unlicensed": list(held.unlicensed)}
         encoder = Encoder().to(self.device)
         self.encoder = encoder
         self.real = RealWindows(photos, int(config["size"]), self.seed, encoder)
-        self.contents = content_windows(patterns, int(config["size"]), self.seed)
+        lost = dict(patterns.losses)
+        self.contents = content_windows(patterns, int(config["size"]), self.seed, lost)
+        self._account(photos, patterns, lost, max_errors)
         self.components = encoder.components(self.contents)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(self.seed, "train", "weights") % 2**63)
@@ -209,6 +221,21 @@ class _Trainer:
             "probe": torch.optim.Adam(self.probe.parameters(), PROBE_RATE),
         }
         self.queue = torch.zeros(0, self.real.pooled.shape[1], device=self.device)
+
+    def _account(self, photos: ImageSet, patterns: ImageSet, lost: Mapping[str, str], most: int) -> None:
+        """Licences, losses and notes of the images, for the header and for people; refuses too many losses."""
+        check_losses(photos.root, self.real.losses, most)
+        check_losses(patterns.root, lost, most)
+        held, skipped = licences(photos), dict(self.real.losses)
+        self.facts = {
+            "licences": [row for row in held.rows if row["key"] not in skipped],
+            "unlicensed": [key for key in held.unlicensed if key not in skipped],
+            "skipped": skipped,
+            "skipped_patterns": dict(lost),
+            "notes": [*photos.notes, *patterns.notes],
+        }
+        lines = [f"skipped {key}: {reason}" for key, reason in (*skipped.items(), *lost.items())]
+        self.notes = (*lines, *photos.notes, *patterns.notes)
 
     def advance(self) -> dict[str, float]:
         """One step of the network and the probe, then one of the critics; returns the losses."""
@@ -302,7 +329,7 @@ class _Trainer:
         tensors["queue"] = self.queue
         kept = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
         write_atomically(state, save(kept, {"step": str(self.step), "training": json.dumps(self.config)}))
-        header = {"steps": self.step, "training": self.config, "config_sha256": _digest(self.config), **self.ledger}
+        header = {"steps": self.step, "training": self.config, "config_sha256": _digest(self.config), **self.facts}
         save_network(out, self.average, self.config["architecture"], header)
 
     def load(self, state: Path) -> None:

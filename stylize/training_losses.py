@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -19,6 +19,7 @@ from metrics.images import ImageSet
 from .styles.network import CODE, style_code
 from .styles.patches import Statistics
 from .styles.patches import learn as patch_statistics
+from .styles.rows import Rows
 from .training_windows import disturbed, readable, window
 
 ENCODER = "efficientnet-lite0"
@@ -77,24 +78,26 @@ def _folded(module: nn.Module, convolution: str, norm: str) -> nn.Module:
 class RealWindows:
     """The photos: statistics and code of every style, and what the encoder sees in windows of its crop.
 
-    ``maps`` and ``pooled`` hold WINDOWS consecutive rows per style.
+    ``maps`` and ``pooled`` hold WINDOWS consecutive rows per style; ``losses`` are the photos that cannot be had.
     """
 
     def __init__(self, photos: ImageSet, size: int, seed: int, encoder: Encoder) -> None:
         crops = photos.crops(max(1, STYLES // len(photos)), 2 * size, seed)
-        statistics: list[Statistics] = []
-        seen: list[tuple[list[torch.Tensor], torch.Tensor]] = []
-        for image, draw in readable(crops, STYLES, seed):
-            statistics.append(patch_statistics(image.float() / 255))
+        losses: dict[str, str] = dict(crops.losses)
+        rows = Rows(min(STYLES, len(crops)))
+        for image, draw in readable(crops, STYLES, seed, losses):
             windows = torch.cat([window(image, size, draw) for _ in range(WINDOWS)]).float() / 255
             device = next(encoder.parameters()).device
             with torch.no_grad():
                 maps, pooled = encoder(disturbed(windows.to(device), draw))
-            seen.append(([m.cpu().bfloat16() for m in maps], pooled.cpu()))
-        self.statistics = {name: torch.cat([held[name] for held in statistics]) for name in statistics[0]}
+            levels = {f"level {level}": m.cpu().bfloat16()[None] for level, m in enumerate(maps)}
+            rows.append({**patch_statistics(image.float() / 255), **levels, "pooled": pooled.cpu()[None]})
+        kept = rows.tensors()
+        self.losses: Mapping[str, str] = losses
+        self.pooled = kept.pop("pooled").flatten(0, 1)
+        self.maps = [kept.pop(name).flatten(0, 1) for name in levels]
+        self.statistics: Statistics = kept
         self.codes = style_code(self.statistics)
-        self.maps = [torch.cat([maps[level] for maps, _ in seen]) for level in range(len(seen[0][0]))]
-        self.pooled = torch.cat([pooled for _, pooled in seen])
         self._moments = [_moments(held.float()) for held in self.maps]
         self._targets = [
             by_window.view(-1, WINDOWS, by_window.shape[1]).mean(1) for by_window in (*self._moments, self.pooled)

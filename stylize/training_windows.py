@@ -12,25 +12,35 @@ from metrics.errors import InputError
 from metrics.images import ImageError, ImageSet
 from metrics.seed import generator
 
+from .styles.rows import Rows
+
 CONTENTS = 1920  # windows of patterns in all
 
 
-def content_windows(patterns: ImageSet, size: int, seed: int) -> torch.Tensor:
-    """Windows ``uint8 [N,3,size,size]`` of the patterns, about CONTENTS of them."""
-    windows = []
-    for image, draw in readable(patterns, CONTENTS, seed):
-        windows += [window(image, size, draw) for _ in range(max(1, CONTENTS // len(patterns)))]
-    return torch.cat(windows)
+def content_windows(patterns: ImageSet, size: int, seed: int, losses: dict[str, str]) -> torch.Tensor:
+    """Windows ``uint8 [N,3,size,size]`` of the patterns, about CONTENTS of them; ``losses`` as in :func:`readable`."""
+    each = max(1, CONTENTS // len(patterns))
+    rows = Rows(each * min(CONTENTS, len(patterns)))
+    for image, draw in readable(patterns, CONTENTS, seed, losses):
+        for _ in range(each):
+            rows.append({"window": window(image, size, draw)})
+    return rows.tensors()["window"]
 
 
-def readable(images: ImageSet, most: int, seed: int) -> Iterator[tuple[torch.Tensor, np.random.Generator]]:
-    """At most ``most`` readable images ``uint8 [1,3,H,W]``, each with a generator of its own."""
+def readable(
+    images: ImageSet, most: int, seed: int, losses: dict[str, str]
+) -> Iterator[tuple[torch.Tensor, np.random.Generator]]:
+    """At most ``most`` readable images ``uint8 [1,3,H,W]``, each with a generator of its own.
+
+    Those that are drawn and cannot be read are entered into ``losses`` with the reason.
+    """
     order = generator(seed, "train", "order").permutation(len(images))[:most]
     found = False
     for item in (images[int(index)] for index in sorted(order)):
         try:
             pixels = item.read()
-        except ImageError:
+        except ImageError as error:
+            losses[item.photo] = str(error)
             continue
         found = True
         yield torch.from_numpy(pixels).permute(2, 0, 1)[None], generator(seed, "train", item.key)

@@ -13,17 +13,20 @@ import numpy as np
 import torch
 
 from metrics.errors import InputError
-from metrics.images import ImageError, ImageSet, open_images
+from metrics.images import ImageSet, open_images
 from metrics.ledger import licences
 from metrics.precision import ieee_float32
 from metrics.registry import unknown
 from metrics.seed import seed_for
 
+from ..job import MAX_ERRORS
 from ..workers import one_thread
 from . import DEFAULT_METHOD, LEARNT, LEVELLED, LEVELS, METHODS, style_file
 from .assignment import descriptor
 from .gamut import soft_gamut
+from .photos import PhotoCrops, without_copies
 from .plausible import fault
+from .rows import Rows
 
 CROPS = 8
 SIZE = 256
@@ -36,7 +39,8 @@ class StyleBank:
     ``statistics`` are those of the methods that were asked for when it was learnt. ``sources[i]`` holds ``key``
     (``photo#crop``), ``photo`` and ``box`` (left, top, side in pixels of the photo). ``header`` holds the learning
     configuration, ``licences`` (ledger rows), ``unlicensed`` (photos without one), ``skipped`` (photos that could not
-    be read, with the reason) and ``encoders`` (name and fingerprint of the network behind a method's statistics).
+    be had, with the reason), ``notes`` (lines about what else was passed over) and ``encoders`` (name and fingerprint
+    of the network behind a method's statistics).
     """
 
     sources: tuple[Mapping[str, Any], ...]
@@ -138,8 +142,11 @@ def learn(
     crops: int = CROPS,
     size: int = SIZE,
     seed: int = 0,
+    max_errors: int = MAX_ERRORS,
 ) -> StyleBank:
     """Learn the statistics that ``methods`` need from ``crops`` square crops of every photo.
+
+    Byte-identical photos count once. Memory holds one photo at a time, and the statistics.
 
     Args:
         photos: a folder of real images, or an image set.
@@ -147,46 +154,37 @@ def learn(
         crops: crops per photo; each is one style.
         size: side of a crop in pixels, after resizing; best the side of the images to be stylised.
         seed: decides the crops, and the style that a key draws at random.
+        max_errors: how many photos that cannot be read are left out and listed before learning stops.
 
     Raises:
-        InputError: no readable photo; unknown method; crops < 1; size outside 16..4096.
+        InputError: no readable photo, or too many that are not; unknown method; crops < 1; size outside 16..4096.
     """
     groups = sorted({_module(stage).STATISTICS for method in methods for stage, _ in stages(method)})
     if crops < 1 or not 16 <= size <= 4096:
         raise InputError(f"crops = {crops}, size = {size}: expected crops >= 1 and a size of 16 to 4096 pixels.")
-    images = photos if isinstance(photos, ImageSet) else open_images(photos)
-    cropped = images.crops(crops, size, seed)
+    images = without_copies(photos if isinstance(photos, ImageSet) else open_images(photos))
+    cropped = PhotoCrops(images, crops, size, seed, max_errors)
     sources: list[dict[str, Any]] = []
-    skipped = dict(cropped.losses)
-    parts: list[dict[str, torch.Tensor]] = []
-    for item in cropped:
-        if item.group in skipped:
-            continue
-        try:
-            image = to_batch(item.read()).float() / 255
-        except ImageError as error:
-            skipped[item.group] = str(error)
-            continue
+    rows = Rows(len(cropped))
+    for item, pixels in cropped:
+        image = to_batch(pixels).float() / 255
         with one_thread():
-            parts.append({"descriptors": descriptor(image), **_learn_all(image, groups)})
+            rows.append({"descriptors": descriptor(image), **_learn_all(image, groups)})
         assert item.crop is not None
         box = [item.crop.left, item.crop.top, item.crop.side]
-        sources.append({"key": item.key, "photo": item.group, "box": box})
-    if not parts:
-        reason = next(iter(skipped.items()))
-        raise InputError(f"{images.root}: none of {len(images)} photos can be read; the first: {': '.join(reason)}.")
+        sources.append({"key": item.key, "photo": item.photo, "box": box})
     held = licences(images)
     header = {
         "crops": crops,
         "size": size,
         "seed": seed,
-        "licences": [row for row in held.rows if row["key"] not in skipped],
-        "unlicensed": [key for key in held.unlicensed if key not in skipped],
-        "skipped": skipped,
+        "licences": [row for row in held.rows if row["key"] not in cropped.losses],
+        "unlicensed": [key for key in held.unlicensed if key not in cropped.losses],
+        "skipped": cropped.losses,
+        "notes": list(images.notes),
         "encoders": _encoders(groups),
     }
-    tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return _assembled(images.root, {**header, "sources": sources}, tensors)
+    return _assembled(images.root, {**header, "sources": sources}, rows.tensors())
 
 
 def stages(method: str) -> list[tuple[str, dict[str, int]]]:
