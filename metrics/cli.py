@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -154,6 +154,8 @@ def gate(
         maximum=max_ or (), minimum=min_ or (), max_increase=max_increase or (), max_decrease=max_decrease or ()
     )
     budgets = combine(read_budgets(budget) if budget else None, flags, confidence, value_only or ())
+    inputs = {"the report": report, "--budget": budget, "--baseline": baseline}
+    _check_distinct({"--junit": junit, "--scalars": scalars}, inputs)
     found = read_report(report)
     result = decide(found, budgets, baseline=read_report(baseline) if baseline else None)
     if junit:
@@ -317,6 +319,14 @@ def audit(
     if out is not None:
         write_audit(report, out)
         say(f"audit: {out / 'audit.html'}")
+
+
+def _check_distinct(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | None]) -> None:
+    """Raises InputError if two files that are written are one, or one of them is an input."""
+    taken = {(one / "report.json" if one.is_dir() else one).resolve(): name for name, one in inputs.items() if one}
+    for name, one in outputs.items():
+        if one is not None and taken.setdefault(one.resolve(), name) != name:
+            raise InputError(f"{name} {one}: is also {taken[one.resolve()]}. Name another file.")
 
 
 @contextmanager

@@ -399,6 +399,23 @@ def test_tar_members_that_share_the_first_dot(tmp_path):
     assert (images.losses, images.notes) == ((), ("passed over, as no images of the set: 1 .cls",))
 
 
+def test_a_tar_of_a_folder_with_metadata_is_that_folder(tmp_path, folder):
+    files = {"0.png": PNG, "masks/0.png": PNG, "metadata.csv": b"file_name,label,mask_file_name\n0.png,x,masks/0.png\n"}
+    expected = facts(open_images(folder("set", files)))
+    packed = write_tar(tmp_path / "set.tar", {f"set/{name}": data for name, data in files.items()})
+    assert facts(open_images(packed)) == expected
+    beside = write_tar(tmp_path / "wds.tar", {"a/x.jpg": PNG, "a/x.seg.png": PNG, "a/x.json": b'{"label": 3}'})
+    assert facts(open_images(beside)) == [("a/x", 3, {}, {"seg_file_name": "a/x.seg.png"}, ["seg_file_name"])]
+
+
+@pytest.mark.parametrize("field", ["cls", "json", "npy"])
+def test_a_sample_whose_image_is_missing_is_a_loss(tmp_path, field):
+    files = {"a.png": PNG, f"b.{field}": b"{}", "README.txt": b"hello", "notes.md": b"hi"}
+    images = open_images(write_tar(tmp_path / "set.tar", files))
+    assert images.losses == (("b", f"a sample without an image, only {field}"),)
+    assert images.notes == ("passed over, as no images of the set: 1 .md, 1 .txt",)
+
+
 def test_every_cut_of_a_tar_is_refused_or_loses_nothing(tmp_path):
     whole = write_tar(tmp_path / "whole.tar", {f"{n:02d}.png": encoded(n) for n in range(3)}).read_bytes()
     end = max(place for place in range(0, len(whole), 512) if any(whole[place : place + 512])) + 512

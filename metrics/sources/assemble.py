@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -109,6 +109,24 @@ def splits(keys: Mapping[str, Any] | Sequence[str]) -> bool:
     """Whether the first folders of the keys are splits of a dataset, such as ``train`` and ``test``, and no others."""
     first = {key.partition("/")[0] if "/" in key else "" for key in keys}
     return bool(first) and {name.lower() for name in first} <= SPLITS
+
+
+def top_folder(names: Iterable[str], *, by_metadata: bool = False) -> str:
+    """``set/`` where a folder was packed with its own name; empty where it was not.
+
+    The one folder that holds everything is a dataset, and no class, if metadata lie in it; and, unless only
+    ``by_metadata``, if it holds folders but no images, and is not called as a split.
+    """
+    parts = [name.split("/") for name in names]
+    first = {part[0] for part in parts}
+    if len(first) != 1 or any(len(part) == 1 for part in parts):
+        return ""
+    top = first.pop()
+    direct = [part[1] for part in parts if len(part) == 2]
+    if any(is_metadata(name) for name in direct):
+        return f"{top}/"
+    packed = not by_metadata and top.lower() not in SPLITS and not any(is_image_name(name) for name in direct)
+    return f"{top}/" if packed else ""
 
 
 def read_rows(root: Path, files: Mapping[str, File], present: Callable[[str], bool]) -> Metadata:

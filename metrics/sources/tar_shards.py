@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..file_kinds import HEAD, OTHER, SUFFIXES, is_hidden, is_hidden_image, passed_over, suffix_of, why_unread
 from ..images import ImageSet, natural
 from ..metadata import BESIDE, is_metadata
-from .assemble import Loss, companion_names, item, missing_files, no_images, read_rows, splits
+from .assemble import Loss, companion_names, item, missing_files, no_images, read_rows, splits, top_folder
 from .member import Stamp, check_size, check_stamp, location, refused_kind, safe_name, stamp
 
 _PACKED = {b"\x1f\x8b": "gzip -d", b"BZ": "bzip2 -d", b"\xfd7": "xz -d", b"\x28\xb5": "zstd -d"}
@@ -48,6 +48,9 @@ class TarMember:
         if len(data) != self.size:
             raise ImageError("damaged archive member (the archive ends within it)")
         return data
+
+
+SAMPLE = frozenset({"cls", "json", "npy", "npz", "pyd", "pth"})  # fields that only samples have
 
 
 class _Bounded:
@@ -94,18 +97,18 @@ class Sample:
     """An image of a shard, what belongs to it by field, its row of metadata, and all files of the shard."""
 
     image: TarMember
-    fields: Mapping[str, TarMember]
+    fields: Mapping[str, str]
     metadata: Mapping[str, Any]
     files: Mapping[str, TarMember]
 
     def row(self) -> tuple[dict[str, Any], Callable[[str], TarMember | None]]:
         """All that is known about the image, and what gives its companions."""
-        row = {**self.metadata, **(_json(self.fields["json"]) if "json" in self.fields else {})}
-        for field, member in self.fields.items():
+        row = {**self.metadata, **(_json(self.files[self.fields["json"]]) if "json" in self.fields else {})}
+        for field, name in self.fields.items():
             if "." in field:  # seg.png is what metadata would call seg_file_name
-                row.setdefault(f"{field.rpartition('.')[0].replace('.', '_')}{BESIDE}", member.name)
+                row.setdefault(f"{field.rpartition('.')[0].replace('.', '_')}{BESIDE}", name)
         if "cls" in self.fields:
-            text = _read(self.fields["cls"]).decode("utf-8", "replace").strip()
+            text = _read(self.files[self.fields["cls"]]).decode("utf-8", "replace").strip()
             row["label"] = int(text) if text.isdecimal() else text
         return row, self.files.get
 
@@ -121,7 +124,9 @@ class _Shard:
 
 def _shard(path: Path) -> _Shard:
     members = tar_members(path)
-    files = {name: member for name, member in members.items() if not is_hidden(name)}
+    visible = [name for name in members if not is_hidden(name)]
+    top = top_folder(visible, by_metadata=True)  # the keys of samples have folders of their own
+    files = {name.removeprefix(top): members[name] for name in visible}
     metadata = read_rows(path, files, files.__contains__)
     beside = companion_names(metadata)
     losses = missing_files(metadata, files.__contains__, set())
@@ -135,15 +140,15 @@ def _shard(path: Path) -> _Shard:
                 f"{path}: the sample {key!r} holds {len(plain)} images ({', '.join(plain)}), expected one."
             )
         known = {"cls", "json", *(field for field in images if plain and "." in field)}
-        others = {field: files[fields[field]] for field in fields if field in known}
+        others = {field: fields[field] for field in fields if field in known}
         for field in plain or images:
             name = fields[field]
             own = key if plain else name.rpartition(".")[0]
             samples[own] = Sample(files[name], others, metadata.rows.get(name, {}), files)
             used.add(name)
         if images:
-            used |= {fields[field] for field in others}
-        elif others:
+            used |= set(others.values())
+        elif SAMPLE & fields.keys() and key.rpartition("/")[2].upper() not in ("README", "LICENSE"):
             losses.append((key, f"a sample without an image, only {', '.join(fields)}"))
             used |= set(fields.values())
     over = [name for name in files if name not in used and not is_metadata(name)]

@@ -6,16 +6,14 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..decode import ImageError, one_line, unreadable
 from ..errors import InputError
-from ..file_kinds import is_hidden, is_hidden_image, is_image_name
+from ..file_kinds import is_hidden, is_hidden_image
 from ..images import ImageSet
-from ..metadata import is_metadata
-from .assemble import Found, assemble
+from .assemble import Found, assemble, top_folder
 from .member import Stamp, check_size, check_stamp, location, refused_kind, safe_name, stamp
 
 _HEADER = 30  # bytes of a local header before name and extra field
@@ -71,24 +69,9 @@ def open_zip(path: Path) -> ImageSet:
     """The images of a zip, with what files of metadata in it say; a folder that holds all of it is not part of keys."""
     members = zip_members(path)
     visible = {name: member for name, member in members.items() if not is_hidden(name)}
-    top = _top_folder(visible)
+    top = top_folder(visible)
     files = {name.removeprefix(top): member for name, member in visible.items()}
     return assemble(path, Found(files, hidden=sum(map(is_hidden_image, members))), "archive")
-
-
-def _top_folder(names: Iterable[str]) -> str:
-    """``set/`` where a folder was packed with its own name; empty where it was not.
-
-    The one folder that holds everything is a dataset, and no class, if it holds metadata or folders but no images.
-    """
-    parts = [name.split("/") for name in names]
-    first = {part[0] for part in parts}
-    if len(first) != 1 or any(len(part) == 1 for part in parts):
-        return ""
-    direct = [part[1] for part in parts if len(part) == 2]
-    if any(is_metadata(name) for name in direct) or not any(is_image_name(name) for name in direct):
-        return f"{first.pop()}/"
-    return ""
 
 
 def zip_members(path: Path) -> dict[str, ZipMember]:
