@@ -258,6 +258,7 @@ def tune(
     size: Annotated[int, typer.Option(help="Side of a style crop; best that of the images.")] = 256,
     seed: Seed = 0,
     workers: Workers = CORES,
+    max_errors: MaxErrors = 100,
 ) -> None:
     """Search for the method and strength that close most of the gap within a budget. Interrupted? Repeat the command.
 
@@ -279,7 +280,9 @@ def tune(
             if isinstance(step, GapReport):
                 print(to_markdown(step))
     else:
-        for trial in follow(search(real, synthetic, out, **options), "tune"):
+        for trial in follow(search(real, synthetic, out, **options, max_errors=max_errors), "tune"):
+            for line in trial.notes:
+                say(line)
             say(trial.line())
     page = write_page(out, synthetic)
     found, budget = read_study(out)

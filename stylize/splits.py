@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def _below_parts(photos: ImageSet) -> list[ImageSet] | None:
             by_part[folder[depth]].append(own)
     found = [part for part in PARTS if by_part[part]]
     _check_parts(photos.root, found)
-    return [ImageSet(photos.root, items) for items in by_part.values()] if found else None
+    return _as_sets(photos, list(by_part.values())) if found else None
 
 
 def _check_parts(root: Path, found: list[str]) -> None:
@@ -155,7 +156,14 @@ def _dealt(photos: ImageSet, seed: int) -> list[ImageSet]:
     quarter = max(len(order) // 4, min(LEAST, len(order) // 3))
     cuts = [order[2 * quarter :], order[:quarter], order[quarter : 2 * quarter]]
     parts = [[item for group in cut for item in groups[group]] for cut in cuts]
-    return [ImageSet(photos.root, sorted(part, key=lambda item: natural(item.key))) for part in parts]
+    return _as_sets(photos, [sorted(part, key=lambda item: natural(item.key)) for part in parts])
+
+
+def _as_sets(photos: ImageSet, parts: Sequence[Sequence[Item]]) -> list[ImageSet]:
+    """A set per part; the first takes what is lost of the whole, whose part nobody knows."""
+    first, *others = parts
+    whole = ImageSet(photos.root, first, photos.losses, photos.notes)
+    return [whole, *(ImageSet(photos.root, part) for part in others)]
 
 
 def _thumbnail(item: Item) -> np.ndarray | None:

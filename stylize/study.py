@@ -54,6 +54,7 @@ class Trial:
     ``state`` is ``complete``, ``pruned`` (stopped early) or ``failed``. ``kid`` is the objective, ``closed`` the share
     of the gap to the tune photos that it closes, ``structure`` the mean gradient correlation, ``labels`` the label
     probe (None without labels), ``copies`` the share of copied patches. ``feasible``: complete and within the budget.
+    ``notes``, of the first trial of a run, are lines about images that are lost or were passed over.
     """
 
     number: int
@@ -69,6 +70,7 @@ class Trial:
     feasible: bool
     done: int = 0
     total: int = 0
+    notes: tuple[str, ...] = ()
 
     def line(self) -> str:
         """The trial in one line."""
@@ -152,7 +154,7 @@ def best(found: Sequence[Trial], budget: Budget) -> Trial:
 
 def record(trial: FrozenTrial, budget: Budget, done: int = 0, total: int = 0) -> Trial:
     """An ended Optuna trial as a :class:`Trial`."""
-    found = {name: trial.user_attrs.get(name) for name in ("closed", "structure", "labels", "copies")}
+    found: dict[str, Any] = {name: trial.user_attrs.get(name) for name in ("closed", "structure", "labels", "copies")}
     state = {"COMPLETE": "complete", "PRUNED": "pruned"}.get(trial.state.name, "failed")
     least = {"structure": budget.structure, "labels": budget.labels}
     over = [name for name, bound in least.items() if (value := found[name]) is not None and value < bound]

@@ -10,9 +10,10 @@ been asked, the study is closed.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from metrics.errors import InputError
 from metrics.extractors import load_extractor
 from metrics.extractors.extractor import Extractor
 from metrics.features import FeatureSet, extract
+from metrics.files import write_atomically
 from metrics.images import ImageSet, Item, open_images
 from metrics.kid import kid
 from metrics.label_probe import label_probe
@@ -32,10 +34,12 @@ from metrics.structure import gradient_correlation
 
 from . import __version__
 from .apply import content_digest, make_plan
+from .job import MAX_ERRORS
 from .splits import split_photos
 from .study import STARTUP, Budget, Trial, import_optuna, locked, open_study, record
 from .styles import ASSIGNMENTS, LEVELLED, LEVELS, TUNED
 from .styles.bank import StyleBank, learn, to_batch, to_image
+from .styles.photos import check_losses
 from .workers import one_thread
 
 if TYPE_CHECKING:
@@ -63,6 +67,7 @@ def tune(
     size: int = 256,
     seed: int = 0,
     device: str = "cpu",
+    max_errors: int = MAX_ERRORS,
 ) -> Iterator[Trial]:
     """Search, and yield every trial as it ends; a search that was interrupted continues where it stopped.
 
@@ -83,10 +88,11 @@ def tune(
         size: side of the crops in pixels; best that of the synthetic images.
         seed: decides splits, crops, contents and proposals.
         device: where the network runs.
+        max_errors: how many images of a set may be lost; ``errors.jsonl`` and the notes of the first trial name them.
 
     Raises:
-        InputError: Optuna is missing, bad photos, images or numbers, OUT lies among the images, or holds another study,
-            or one that has been judged.
+        InputError: too many images are lost, Optuna is missing, bad photos, images or numbers, OUT lies among the
+            images, or holds another study, or one that has been judged.
     """
     out, budget = Path(out), budget or Budget()
     if trials < 1 or images < 20:
@@ -95,7 +101,8 @@ def tune(
     import_optuna()
     _check_outside(out, real, synthetic)
     photos, targets, _ = split_photos(real, seed)
-    contents = choose_contents(open_images(synthetic), images, seed)
+    everything = open_images(synthetic)
+    contents = choose_contents(everything, images, seed)
     config = {
         "version": __version__,
         "learn": content_digest(photos),
@@ -112,9 +119,29 @@ def tune(
     with locked(out, config):
         bank_file = out / "style.safetensors"
         if not bank_file.exists():
-            learn(photos, methods=methods, crops=crops, size=size, seed=seed).save(bank_file)
-        objective = Objective(StyleBank.load(bank_file), contents, photos, targets, extractor, size, seed, device)
-        yield from _search(open_study(out), objective, methods, budget, trials, seed)
+            learn(photos, methods=methods, crops=crops, size=size, seed=seed, max_errors=max_errors).save(bank_file)
+        bank = StyleBank.load(bank_file)
+        objective = Objective(bank, contents, photos, targets, extractor, size, seed, device)
+        lost = {
+            "learn": {**dict(photos.losses), **bank.header["skipped"]},
+            "tune": dict(objective.target.skipped),
+            "contents": {**dict(everything.losses), **dict(objective.raw.skipped)},
+        }
+        notes = _account(out, lost, (*photos.notes, *targets.notes, *everything.notes), max_errors)
+        for trial in _search(open_study(out), objective, methods, budget, trials, seed):
+            yield replace(trial, notes=notes)
+            notes = ()
+
+
+def _account(out: Path, lost: Mapping[str, Mapping[str, str]], notes: Sequence[str], most: int) -> tuple[str, ...]:
+    """Write what is lost of every set of a study, and refuse too much of it; lines for people."""
+    rows = [{"set": name, "key": key, "error": why} for name, part in lost.items() for key, why in part.items()]
+    if rows:
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_atomically(out / "errors.jsonl", lines.encode())
+    for name, part in lost.items():
+        check_losses(Path(name), part, most)
+    return (*(f"skipped {row['key']}: {row['error']}" for row in rows), *dict.fromkeys(notes))
 
 
 class Objective:

@@ -96,6 +96,12 @@ def invert(
     images = open_images(real)
     if mode != "style":
         _check_labels(images, mode)
+    if images.losses:
+        name, reason = images.losses[0]
+        raise InputError(
+            f"{images.root}: {len(images.losses)} images cannot be had; the first: {name}: {reason}. "
+            "Repair or remove them."
+        )
     for item in images:
         read(item)  # whatever cannot be decoded is found now, not hours later
     check_device(device)
