@@ -80,6 +80,11 @@ def pixels(image: Image.Image) -> np.ndarray:
     return _despite_warnings(lambda: _pixels(image, 8))
 
 
+def exif_text(data: bytes, tag: int) -> str:
+    """The text of an EXIF tag in the bytes of an image file; empty where there is none. Raises ImageError."""
+    return _despite_warnings(lambda: _exif_text(data, tag))
+
+
 def read_file(path: Path) -> bytes:
     """The bytes of a file of at most MAX_BYTES; raises ImageError."""
     try:
@@ -149,6 +154,20 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # as many types as there are tags
         return 1
     return value if isinstance(value, int) else 1
+
+
+def _exif_text(data: bytes, tag: int) -> str:
+    opened = _opened(data)
+    with opened.image as image:
+        if not opened.oriented and image.format != "TIFF":  # a PNG without EXIF, which would be searched to its end
+            return ""
+        try:
+            value = image.getexif().get(tag)
+        except Warning:
+            raise
+        except Exception:  # as many types as there are tags
+            return ""
+    return value.replace("\0", " ").strip() if isinstance(value, str) else ""
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -17,7 +17,7 @@ from metrics.errors import InputError
 from metrics.extractors.extractor import check_device
 from metrics.files import write_atomically
 from metrics.images import BESIDE, ImageError, ImageSet, Item, open_images, sha256
-from metrics.ledger import write_ledger
+from metrics.ledger import ledger_rows, write_ledger
 from metrics.registry import unknown
 from metrics.sources.file_list import fixed_folder
 
@@ -104,7 +104,7 @@ def apply_style(
         if job.finished:
             return
         plan = job.remember("plan", lambda: make_plan(bank, images, assignment, workers))
-        write_atomically(out / "ledger.json", write_ledger(bank.header["licences"]))
+        write_atomically(out / "ledger.json", write_ledger(ledger_rows(bank.header)))
         weights = None if network is None else Path(network)
         task = Stylise(style, images.root, method, strength, format, quality, device, weights)
         pairs = {item.key: (item, plan.get(item.key)) for item in images}

@@ -101,6 +101,9 @@ def learn(
     size: Annotated[int, typer.Option(help="Side of a crop; best the side of the images to stylise.")] = 256,
     seed: Seed = 0,
     max_errors: MaxErrors = 100,
+    allow: Annotated[
+        str | None, typer.Option(help="Refuse photos under other licences or none, e.g. CC0-1.0,CC-BY-4.0 (SPDX).")
+    ] = None,
 ) -> None:
     """Learn a style bank from real photos.
 
@@ -110,13 +113,17 @@ def learn(
         raise InputError(
             f"{style}: expected a file name ending in .safetensors, e.g. {style.with_suffix('.safetensors')}."
         )
+    from metrics.ledger import restricted
+
     from .styles.bank import learn as learn_bank
 
     _warn_copying(method or [])
-    bank = learn_bank(real, methods=method or LEARNT, crops=crops, size=size, seed=seed, max_errors=max_errors)
+    options: dict[str, Any] = {"crops": crops, "size": size, "seed": seed, "max_errors": max_errors}
+    bank = learn_bank(real, methods=method or LEARNT, allow=() if allow is None else allow.split(","), **options)
     for line in (
         *(f"skipped {key}: {reason}" for key, reason in bank.header["skipped"].items()),
         *bank.header["notes"],
+        *restricted(bank.header["licences"]),
     ):
         say(line)
     _warn_unlicensed(bank.header["unlicensed"])

@@ -41,7 +41,7 @@ from metrics.errors import InputError
 from metrics.extractors.extractor import check_device
 from metrics.files import write_atomically
 from metrics.images import ImageSet, open_images
-from metrics.ledger import licences
+from metrics.ledger import licences, restricted
 from metrics.seed import generator, seed_for
 
 from .apply import content_digest
@@ -227,15 +227,14 @@ class _Trainer:
         check_losses(photos.root, self.real.losses, most)
         check_losses(patterns.root, lost, most)
         held, skipped = licences(photos), dict(self.real.losses)
-        self.facts = {
-            "licences": [row for row in held.rows if row["key"] not in skipped],
-            "unlicensed": [key for key in held.unlicensed if key not in skipped],
+        self.facts: dict[str, Any] = {
+            **held.without(skipped).header(),
             "skipped": skipped,
             "skipped_patterns": dict(lost),
             "notes": [*photos.notes, *patterns.notes],
         }
         lines = [f"skipped {key}: {reason}" for key, reason in (*skipped.items(), *lost.items())]
-        self.notes = (*lines, *photos.notes, *patterns.notes)
+        self.notes = (*lines, *photos.notes, *patterns.notes, *restricted(self.facts["licences"]))
 
     def advance(self) -> dict[str, float]:
         """One step of the network and the probe, then one of the critics; returns the losses."""

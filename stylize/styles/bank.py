@@ -14,7 +14,7 @@ import torch
 
 from metrics.errors import InputError
 from metrics.images import ImageSet, open_images
-from metrics.ledger import licences
+from metrics.ledger import check_allowed, licences
 from metrics.precision import ieee_float32
 from metrics.registry import unknown
 from metrics.seed import seed_for
@@ -38,9 +38,9 @@ class StyleBank:
 
     ``statistics`` are those of the methods that were asked for when it was learnt. ``sources[i]`` holds ``key``
     (``photo#crop``), ``photo`` and ``box`` (left, top, side in pixels of the photo). ``header`` holds the learning
-    configuration, ``licences`` (ledger rows), ``unlicensed`` (photos without one), ``skipped`` (photos that could not
-    be had, with the reason), ``notes`` (lines about what else was passed over) and ``encoders`` (name and fingerprint
-    of the network behind a method's statistics).
+    configuration, ``licences`` (ledger rows), ``unlicensed`` (photos without one; ``unasserted`` has their rows),
+    ``skipped`` (photos that could not be read, with the reason), ``notes`` (what was passed over) and ``encoders``
+    (name and fingerprint of the network behind a method's statistics).
     """
 
     sources: tuple[Mapping[str, Any], ...]
@@ -143,6 +143,7 @@ def learn(
     size: int = SIZE,
     seed: int = 0,
     max_errors: int = MAX_ERRORS,
+    allow: Sequence[str] = (),
 ) -> StyleBank:
     """Learn the statistics that ``methods`` need from ``crops`` square crops of every photo.
 
@@ -155,14 +156,18 @@ def learn(
         size: side of a crop in pixels, after resizing; best the side of the images to be stylised.
         seed: decides the crops, and the style that a key draws at random.
         max_errors: how many photos that cannot be read are left out and listed before learning stops.
+        allow: licences that photos may have, as SPDX names them; any, or none, where this is empty.
 
     Raises:
-        InputError: no readable photo, or too many that are not; unknown method; crops < 1; size outside 16..4096.
+        InputError: no readable photo, or too many that are not; a photo under no licence that is allowed; unknown
+            method; crops < 1; size outside 16..4096.
     """
     groups = sorted({_module(stage).STATISTICS for method in methods for stage, _ in stages(method)})
     if crops < 1 or not 16 <= size <= 4096:
         raise InputError(f"crops = {crops}, size = {size}: expected crops >= 1 and a size of 16 to 4096 pixels.")
     images = without_copies(photos if isinstance(photos, ImageSet) else open_images(photos))
+    held = licences(images)
+    check_allowed(images.root, held, allow)
     cropped = PhotoCrops(images, crops, size, seed, max_errors)
     sources: list[dict[str, Any]] = []
     rows = Rows(len(cropped))
@@ -173,13 +178,11 @@ def learn(
         assert item.crop is not None
         box = [item.crop.left, item.crop.top, item.crop.side]
         sources.append({"key": item.key, "photo": item.photo, "box": box})
-    held = licences(images)
     header = {
         "crops": crops,
         "size": size,
         "seed": seed,
-        "licences": [row for row in held.rows if row["key"] not in cropped.losses],
-        "unlicensed": [key for key in held.unlicensed if key not in cropped.losses],
+        **held.without(cropped.losses).header(),
         "skipped": cropped.losses,
         "notes": list(images.notes),
         "encoders": _encoders(groups),

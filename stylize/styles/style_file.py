@@ -72,6 +72,9 @@ def _checked_header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
             raise InputError(
                 f"{path}: damaged style bank: header entry {name!r} is not a {kind.__name__}. Learn it again."
             )
+    for name in ("licences", "unasserted"):
+        if not all(isinstance(row, dict) and row.get("licence") for row in header.get(name, [])):
+            raise InputError(f"{path}: damaged style bank: header entry {name!r} is no ledger. Learn it again.")
     if not header["sources"] or not all(isinstance(source, dict) for source in header["sources"]):
         raise InputError(f"{path}: damaged style bank: no list of sources in its header. Learn it again.")
     return header
