@@ -94,7 +94,7 @@ class StyleBank:
         self, image: torch.Tensor, key: str, index: int, strength: float, method: str, network: Path | None
     ) -> torch.Tensor:
         """One image at a time, in tensors of its own: matrix libraries round by batch size and memory alignment."""
-        result = image.unsqueeze(0).float() / 255
+        result = image.unsqueeze(0).float().div_(255)
         for stage, options in stages(method):
             module = _module(stage)
             style = {
@@ -103,7 +103,7 @@ class StyleBank:
             seeds = [seed_for(int(self.header["seed"]), stage, key)]
             own = {"network": module.load(network)} if stage == "network" and network is not None else options
             result = soft_gamut(result, module.transfer(result, style, strength, seeds, **own))
-        return (result * 255).round().to(torch.uint8)
+        return result.mul(255).round_().to(torch.uint8)
 
     def check_holds(self, method: str) -> None:
         """Raises InputError for an unknown method, or one whose statistics were not learnt."""

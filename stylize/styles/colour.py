@@ -26,10 +26,10 @@ def learn(images: torch.Tensor) -> Statistics:
     Returns:
         ``mean`` ``float64 [N,3]`` and ``covariance`` ``float64 [N,3,3]``.
     """
-    colours = images.flatten(2).double()
-    mean = colours.mean(-1)
-    centred = colours - mean[..., None]
-    return {"mean": mean, "covariance": centred @ centred.mT / colours.shape[-1]}
+    centred = images.flatten(2).to(torch.float64, copy=True)
+    mean = centred.mean(-1)
+    centred -= mean[..., None]
+    return {"mean": mean, "covariance": centred @ centred.mT / centred.shape[-1]}
 
 
 def transfer(images: torch.Tensor, style: Statistics, strength: float, seeds: Sequence[int]) -> torch.Tensor:
@@ -48,5 +48,5 @@ def transfer(images: torch.Tensor, style: Statistics, strength: float, seeds: Se
     linear = transport(own["covariance"], style["covariance"], strength).linear
     mean = torch.lerp(own["mean"], style["mean"], strength)
     shift = mean - (linear @ own["mean"][..., None])[..., 0]
-    mapped = linear.float() @ images.flatten(2) + shift.float()[..., None]
+    mapped = (linear.float() @ images.flatten(2)).add_(shift.float()[..., None])
     return mapped.view_as(images)

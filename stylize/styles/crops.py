@@ -72,4 +72,4 @@ def _shifted(photo: torch.Tensor, down: int, right: int) -> torch.Tensor:
     height, width = photo.shape[-2:]
     plane = torch.cat([photo, photo.flip(-1)], -1)
     plane = torch.cat([plane, plane.flip(-2)], -2)
-    return plane[:, down : down + height, right : right + width]
+    return plane[:, down : down + height, right : right + width].clone()

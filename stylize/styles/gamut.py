@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 KNEE = 0.8
+BAND = 2**18  # pixels bent at once: what is needed on the way is eight times as large as the image
 
 
 def soft_gamut(content: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
@@ -21,6 +22,12 @@ def soft_gamut(content: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
     Returns:
         ``float [N,C,H,W]`` in [0, 1].
     """
+    rows = max(1, BAND // content.shape[-1])
+    bands = zip(torch.split(content, rows, -2), torch.split(result, rows, -2), strict=True)
+    return torch.cat([_bent(*band) for band in bands], -2)
+
+
+def _bent(content: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
     change = result - content
     room = torch.where(change > 0, 1 - content, content)
     used = change.abs() / room.clamp_min(1e-6)

@@ -121,9 +121,14 @@ def displacement(values: torch.Tensor, source: torch.Tensor, target: torch.Tenso
     inside = ((grid - before) / (after - before).clamp_min(1e-30)).clamp(0, 1)
     moved = target - source
     table = torch.lerp(moved.gather(-1, right - 1), moved.gather(-1, right), inside)
-    place = ((values - low) * (CELLS / (high - low).clamp_min(1e-30))).clamp_(0, CELLS)
-    cell = place.long().clamp_(max=CELLS - 1)
-    return torch.lerp(table.gather(-1, cell), table.gather(-1, cell + 1), place - cell)
+    scale = CELLS / (high - low).clamp_min(1e-30)
+    found = torch.empty(values.shape, dtype=values.dtype, device=values.device)
+    each = (whole.reshape(-1, whole.shape[-1]) for whole in (found, values, low, scale, table))
+    for row, line, lowest, cells_per_value, entries in zip(*each, strict=True):  # one at a time: indices take 8 bytes
+        place = ((line - lowest) * cells_per_value).clamp_(0, CELLS)
+        cell = place.long().clamp_(max=CELLS - 1)
+        row[:] = torch.lerp(entries[cell], entries[cell + 1], place - cell)
+    return found
 
 
 def _levels(knots: int, device: torch.device) -> torch.Tensor:

@@ -40,7 +40,7 @@ from metrics.seed import generator
 
 from .colour import learn as colour_statistics
 from .gaussian_transport import square_root, transport
-from .patches import LEVELS, PATCH, Statistics
+from .patches import LEVELS, PATCH, Statistics, convolved
 
 STATISTICS = "patches"
 FORMAT = "reverse-stylize network"
@@ -111,9 +111,7 @@ class Stylizer(nn.Module):
         """The result ``float32 [N,3,H,W]``; may leave [0, 1]. H and W are multiples of STRIDE."""
         style = F.leaky_relu(self.style(code), SLOPE)
         noises = [list(torch.split(noise, 1, 1)) for noise in (noise_2, noise_4, noise_8)]
-        full = [2 * content - 1, 2 * mapped - 1, 4 * texture_1]
-        folded = torch.cat([*(F.pixel_unshuffle(x, 2) for x in full), 4 * texture_2], 1)
-        half = self.enter_half(folded.contiguous(memory_format=torch.channels_last), style, noises[0].pop())
+        half = self.enter_half(_folded(content, mapped, texture_1, texture_2), style, noises[0].pop())
         quarter = self.enter_quarter(half, style, noises[1].pop())
         eighth = self.enter_eighth(torch.cat([quarter, 4 * texture_4], 1), style, noises[2].pop())
         for block in self.blocks_8:
@@ -126,6 +124,15 @@ class Stylizer(nn.Module):
             half = block(half, style, noises[0].pop(), noises[0].pop())
         result: torch.Tensor = mapped + RESIDUAL * F.pixel_shuffle(self.leave(half), 2)
         return result
+
+
+def _folded(
+    content: torch.Tensor, mapped: torch.Tensor, texture_1: torch.Tensor, texture_2: torch.Tensor
+) -> torch.Tensor:
+    """What enters at half the resolution, four pixels of the image to a pixel: ``[N,39,H/2,W/2]``."""
+    full = (2 * content - 1, 2 * mapped - 1, 4 * texture_1)
+    folded = torch.cat([*(F.pixel_unshuffle(x, 2) for x in full), 4 * texture_2], 1)
+    return folded.contiguous(memory_format=torch.channels_last)
 
 
 class _Norm(nn.Module):
@@ -284,7 +291,7 @@ def _colour_mapped(images: torch.Tensor, style: Statistics) -> torch.Tensor:
 def _textured(white: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
     """White noise through the middle rows of the covariance's square root, as in :mod:`.texture`."""
     roots = square_root(covariance).view(-1, 3, PATCH, PATCH, 3, PATCH, PATCH)[:, :, PATCH // 2, PATCH // 2]
-    return torch.stack([F.conv2d(w, f) for w, f in zip(white, roots.float(), strict=True)])
+    return torch.cat([convolved(w[None], f) for w, f in zip(white, roots.float(), strict=True)])
 
 
 def _enlarged(x: torch.Tensor) -> torch.Tensor:

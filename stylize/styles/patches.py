@@ -9,6 +9,7 @@ semi-discrete patch transport (Galerne, Leclaire & Rabin 2018; Houdard et al. 20
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -23,6 +24,8 @@ PATCH = 3
 LEVELS = (4, 2, 1)  # reduction factors, coarse to fine
 GAIN = 5.0
 GRID = 128
+POSITIONS = 2**18  # reached where one side is four times the other
+BAND = 2**18  # pixels that are convolved at once
 
 
 def learn(images: torch.Tensor) -> Statistics:
@@ -67,23 +70,29 @@ def by_level(
     finish: Callable[[torch.Tensor, Transport, int], torch.Tensor],
     levels: int,
 ) -> torch.Tensor:
-    """Move the patches of the finest ``levels``, coarse to fine; ``finish(moved, step, factor)`` completes a level."""
+    """Move the patches of the finest ``levels``, coarse to fine; ``finish(moved, step, factor)`` completes a level.
+
+    It may change ``moved`` in place, and so does this: large images stay within the memory that is stated for them.
+    """
     result = images
     for factor in LEVELS[-levels:]:
         level = reduced(result, factor)
         own_mean, own_covariance = patch_statistics(level)
         step = transport(own_covariance, style[f"covariance/{factor}"], strength, gain=gain)
         moved = _move(level, step.linear, own_mean, torch.lerp(own_mean, style[f"mean/{factor}"], strength))
-        result = result + _enlarged(finish(moved, step, factor) - level, images.shape[-2:])
+        change = _enlarged(finish(moved, step, factor).sub_(level), images.shape[-2:])
+        result = change.add_(result)
     return result
 
 
 def patch_statistics(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean ``float64 [N,27]`` and covariance ``float64 [N,27,27]`` of the 3×3 patches of ``float [N,3,H,W]`` images.
 
-    Large images are sampled on a grid of at least GRID positions along the short side, so memory stays bounded.
+    Large images are sampled on a grid of at least GRID positions along the short side, and of long strips at most
+    POSITIONS in all, so memory stays bounded.
     """
-    stride = max(1, min(images.shape[-2:]) // GRID)
+    height, width = images.shape[-2:]
+    stride = max(1, min(height, width) // GRID, math.isqrt(height * width // POSITIONS))
     patches = F.unfold(_padded(images, PATCH // 2), PATCH, stride=stride).double()
     mean = patches.mean(-1)
     return mean, patches @ patches.mT / patches.shape[-1] - mean[..., None] * mean[..., None, :]
@@ -108,7 +117,18 @@ def _move(images: torch.Tensor, linear: torch.Tensor, mean: torch.Tensor, target
     filters, shift = overlap_filters(linear).float(), shift.float()
     padded = _padded(images, PATCH - 1)
     # One convolution per image: faster than a grouped one, and the sums do not depend on the batch size.
-    return torch.cat([F.conv2d(padded[i : i + 1], filters[i], shift[i]) for i in range(len(images))])
+    return torch.cat([convolved(padded[i : i + 1], filters[i], shift[i]) for i in range(len(images))])
+
+
+def convolved(padded: torch.Tensor, filters: torch.Tensor, shift: torch.Tensor | None = None) -> torch.Tensor:
+    """``F.conv2d`` of one image ``[1,3,h,w]``, band by band: inside it, three channels take the room of sixteen."""
+    around = filters.shape[-1] - 1
+    height, width = (side - around for side in padded.shape[-2:])
+    rows = max(1, BAND // width)
+    result = padded.new_empty(1, len(filters), height, width)
+    for top in range(0, height, rows):
+        result[..., top : top + rows, :] = F.conv2d(padded[..., top : top + rows + around, :], filters, shift)
+    return result
 
 
 def overlap_filters(linear: torch.Tensor) -> torch.Tensor:

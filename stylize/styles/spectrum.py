@@ -39,6 +39,7 @@ LOWEST = 1 / TILE  # cycles per pixel
 PER_OCTAVE = 3
 KNOTS = 1 + math.ceil(PER_OCTAVE * math.log2(math.sqrt(0.5) / LOWEST))
 GAIN = 2.0
+BAND = 2**18  # frequencies that are mapped at once: their matrices are nine times as large
 
 
 def learn(images: torch.Tensor) -> Statistics:
@@ -116,8 +117,13 @@ def _filtered(spectrum: torch.Tensor, matrices: torch.Tensor, width: int) -> tor
     height = spectrum.shape[-2]
     below, inside = _places(height, width, spectrum.device)
     padded = F.pad(matrices, (0, 0, 0, 0, 1, 0)).float()
-    at = torch.lerp(padded[:, below], padded[:, below + 1], inside[..., None, None].float())
-    changed = torch.einsum("nhwab,nbhw->nahw", at.to(spectrum.dtype), spectrum)
+    changed = torch.empty_like(spectrum)
+    rows = max(1, BAND // spectrum.shape[-1])
+    for top in range(0, height, rows):
+        band = slice(top, top + rows)
+        knots, share = below[band], inside[band][..., None, None].float()
+        at = torch.lerp(padded[:, knots], padded[:, knots + 1], share).to(spectrum.dtype)
+        changed[:, :, band] = torch.einsum("nhwab,nbhw->nahw", at, spectrum[:, :, band])
     images: torch.Tensor = torch.fft.irfft2(changed, s=(height, width), norm="forward")
     return images
 

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from metrics.seed import generator
 
@@ -45,9 +44,9 @@ def transfer(
 
     def add_texture(moved: torch.Tensor, step: Transport, factor: int) -> torch.Tensor:
         filters = step.missing.view(-1, 3, PATCH, PATCH, 3, PATCH, PATCH)[:, :, PATCH // 2, PATCH // 2]
-        noise = [_white_noise(seed, factor, moved) for seed in seeds]
-        texture = [F.conv2d(n, f) for n, f in zip(noise, filters.float(), strict=True)]
-        return moved + torch.stack(texture)
+        for image, seed, own in zip(moved, seeds, filters.float(), strict=True):
+            image += patches.convolved(_white_noise(seed, factor, moved)[None], own)[0]
+        return moved
 
     return patches.by_level(images, style, strength, GAIN, add_texture, levels)
 
