@@ -7,6 +7,7 @@ whose key is the placeholder. Several vectors stand for token, token_1, token_2,
 from __future__ import annotations
 
 import json
+import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from safetensors.torch import save
 
 from metrics.errors import InputError
 from metrics.files import write_atomically
+
+MAX_NUMBERS = 2**20  # in a file: 77 vectors, the length of a prompt, of 4096 numbers are a third of it
 
 
 def token_names(token: str, vectors: int) -> list[str]:
@@ -119,15 +122,23 @@ def save_embedding(path: Path, token: str, values: torch.Tensor, header: Mapping
 def read_embedding(path: Path) -> tuple[str, torch.Tensor]:
     """Placeholder and vectors ``float32 [vectors, hidden]`` of a learnt embedding; raises InputError."""
     try:
+        if path.stat().st_size > 8 * MAX_NUMBERS + 2**20:  # before it is mapped into memory
+            raise OSError(f"{path.stat().st_size} bytes, far more than any embedding has")
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+            fits = len(shapes) == 1 and all(
+                len(shape) in (1, 2) and math.prod(shape) <= MAX_NUMBERS for shape in shapes.values()
+            )
+            tensors = {name: file.get_tensor(name) for name in shapes if fits}
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{path}: cannot be read as an embedding ({error}). Expected a file from `stylize invert`."
         ) from error
-    if len(tensors) != 1 or any(tensor.ndim not in (1, 2) for tensor in tensors.values()):
+    if not fits:
+        held = ", ".join(str(shape) for shape in [*shapes.values()][:3])
         raise InputError(
-            f"{path}: holds {len(tensors)} tensors. Expected one [vectors, hidden], named after its placeholder."
+            f"{path}: holds {len(shapes)} tensors ({held}). Expected one [vectors, hidden] of at most {MAX_NUMBERS} "
+            "numbers, named after its placeholder."
         )
     token, values = next(iter(tensors.items()))
     if not values.numel() or not values.isfinite().all():

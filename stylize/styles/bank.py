@@ -132,7 +132,8 @@ class StyleBank:
             InputError: missing, not safetensors, not a style bank, of another version, or damaged.
         """
         path = Path(path)
-        return _assembled(path, *style_file.read(path))
+        header, tensors = style_file.read(path, lambda header, entries: _check_entries(path, header, entries))
+        return _assembled(path, header, tensors)
 
 
 def learn(
@@ -166,6 +167,8 @@ def learn(
     if crops < 1 or not 16 <= size <= 4096:
         raise InputError(f"crops = {crops}, size = {size}: expected crops >= 1 and a size of 16 to 4096 pixels.")
     images = without_copies(photos if isinstance(photos, ImageSet) else open_images(photos))
+    one_style = _reference(groups).items()
+    style_file.check_bytes(images.root, {n: (t.dtype, (len(images) * crops, *t.shape[1:])) for n, t in one_style})
     held = licences(images)
     check_allowed(images.root, held, allow)
     cropped = PhotoCrops(images, crops, size, seed, max_errors)
@@ -243,9 +246,15 @@ def _encoders(groups: Sequence[str]) -> dict[str, dict[str, str]]:
     return {group: {"name": one.name, "fingerprint": one.fingerprint} for group, one in used.items()}
 
 
-def _assembled(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> StyleBank:
-    sources = header.pop("sources")
-    groups = sorted({name.split("/", 1)[0] for name in tensors} - {"descriptors"})
+def _reference(groups: Sequence[str]) -> dict[str, torch.Tensor]:
+    """The entries of one style, of an image without anything in it."""
+    image = torch.zeros(1, 3, 16, 16)
+    return {**_learn_all(image, groups), "descriptors": descriptor(image)}
+
+
+def _check_entries(path: Path, header: dict[str, Any], entries: style_file.Entries) -> None:
+    """Raises InputError for entries that are not those of this program's methods, or of another number of styles."""
+    groups = sorted({name.split("/", 1)[0] for name in entries} - {"descriptors"})
     known = all(group in METHODS and group == _module(group).STATISTICS for group in groups)  # imports no other method
     if not groups or not known:
         raise InputError(
@@ -259,16 +268,21 @@ def _assembled(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tens
                 f"{path}: its statistics for {group} are not those of this program's encoder {wanted['name']} "
                 f"(fingerprint {wanted['fingerprint']}). Learn it again: stylize learn PHOTOS {path} --method {group}"
             )
-    reference = _learn_all(torch.zeros(1, 3, 16, 16), groups)
-    reference["descriptors"] = descriptor(torch.zeros(1, 3, 16, 16))
-    if strangers := sorted(tensors.keys() - reference.keys()):
+    reference = _reference(groups)
+    if strangers := sorted(entries.keys() - reference.keys()):
         raise InputError(f"{path}: damaged style bank: unknown entry {strangers[0]!r}. Learn it again.")
     for name, expected in reference.items():
-        shape = (len(sources), *expected.shape[1:])
-        if name not in tensors or tensors[name].shape != shape or tensors[name].dtype != expected.dtype:
+        shape = (len(header["sources"]), *expected.shape[1:])
+        if entries.get(name) != (expected.dtype, shape):
             raise InputError(f"{path}: damaged style bank: no {expected.dtype} tensor {name!r} of shape {list(shape)}.")
-        if wrong := fault(name, tensors[name]):
+
+
+def _assembled(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> StyleBank:
+    sources = header.pop("sources")
+    for name, values in tensors.items():
+        if wrong := fault(name, values):
             raise InputError(f"{path}: damaged style bank: {name!r} {wrong}. Learn it again.")
+    groups = sorted({name.split("/", 1)[0] for name in tensors} - {"descriptors"})
     statistics = {
         group: {name.split("/", 1)[1]: t for name, t in tensors.items() if name.startswith(f"{group}/")}
         for group in groups

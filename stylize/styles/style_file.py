@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ from metrics.files import write_atomically
 
 FORMAT = "reverse-stylize style bank"
 VERSION = 1
+MAX_BYTES = 2 * 2**30
+MAX_HEADER = 100_000_000  # what safetensors accepts
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "U8": torch.uint8}  # of statistics, as safetensors names them
+Entries = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+Check = Callable[[dict[str, Any], Entries], None]
 HEADER = {
     "sources": list,
     "licences": list,
@@ -34,24 +40,50 @@ def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, torch.Ten
     write_atomically(path, save({name: t.contiguous() for name, t in tensors.items()}, {FORMAT: text}))
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def read(path: Path, check: Check) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Header and tensors of a file that :func:`write` wrote.
 
+    Args:
+        path: the file.
+        check: raises InputError for a header and entries (dtype and shape by name) that do not belong together. It is
+            called before anything is read that the file can make large.
+
     Raises:
-        InputError: missing, not safetensors, not a style file, of another version, or with a damaged header.
+        InputError: missing, not safetensors, not a style file, of another version, with a damaged header, or larger
+            than MAX_BYTES.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such style file. Make one with: stylize learn PHOTOS {path}")
+    if path.stat().st_size > MAX_BYTES + MAX_HEADER:  # before it is mapped into memory
+        raise _too_large(path, path.stat().st_size)
     try:
         with safe_open(path, "pt") as file:
             header = _checked_header(path, file.metadata() or {})
-            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            entries = {name: (DTYPES[one.get_dtype()], tuple(one.get_shape())) for name, one in slices.items()}
+            check(header, entries)
+            check_bytes(path, entries)
+            return header, {name: file.get_tensor(name) for name in entries}
     except InputError:
         raise
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path}: not a style file ({error}). Expected the output of: stylize learn PHOTOS STYLE.safetensors"
         ) from error
+
+
+def check_bytes(where: Path, entries: Entries) -> None:
+    """Raises InputError for statistics that take more than MAX_BYTES, which every worker holds."""
+    size = sum(dtype.itemsize * math.prod(shape) for dtype, shape in entries.values())
+    if size > MAX_BYTES:
+        raise _too_large(where, size)
+
+
+def _too_large(where: Path, size: int) -> InputError:
+    return InputError(
+        f"{where}: its styles take {size / 2**30:.1f} GiB, at most {MAX_BYTES / 2**30:g} GiB expected. "
+        "Learn from fewer photos, fewer --crops or fewer methods."
+    )
 
 
 def _checked_header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
