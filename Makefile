@@ -2,7 +2,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow chaos check clean
 
 demo: $(VENV)/installed      ## render, stylise, measure; writes demo/report.html
 	$(BIN)/stylize demo demo
@@ -12,6 +12,11 @@ test: $(VENV)/installed-test ## the test suite, without the slow tests
 
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow
+
+chaos: $(VENV)/installed-test ## random kills, damaged files, adversarial arrays: about 20 minutes
+	$(BIN)/python tests/chaos/adversarial_arrays.py
+	$(BIN)/python tests/chaos/damaged_files.py
+	$(BIN)/python tests/chaos/random_kills.py
 
 check: $(VENV)/installed-test ## formatter, linter, types
 	$(BIN)/ruff format --check

@@ -215,7 +215,9 @@ def _open(data: bytes, formats: tuple[str, ...]) -> Image.Image:
         raise ImageError(f"too large: more than {MAX_PIXELS // 1_000_000} megapixels; shrink it first") from error
     except UnidentifiedImageError as error:
         raise ImageError("not an image that can be decoded") from error
-    except (OSError, SyntaxError, ValueError, KeyError, OverflowError) as error:
+    except (MemoryError, Warning):
+        raise
+    except Exception as error:  # as its decoders, Pillow's readers of headers raise many types: AVIF a RuntimeError
         raise ImageError(f"cannot be opened ({one_line(error)})") from error
 
 

@@ -105,10 +105,11 @@ def median_distance(x: Features, y: Features) -> float:
         squared = squared_distances(chosen, chosen)
         pairs = squared[torch.ones_like(squared, dtype=torch.bool).triu(1)].cpu().numpy()
     median = float(np.median(np.sqrt(pairs)))
-    if median == 0:
+    noise = (8 * torch.finfo(chosen.dtype).eps * float(_squares(chosen).median())) ** 0.5  # of the distance of copies
+    if median <= noise:
         raise UndefinedError(
-            "half of all pairs of images have equal features: the median distance, the kernel's bandwidth, is 0. "
-            "Expected mostly different images."
+            "half of all pairs of images have equal features, up to rounding: the median distance, the kernel's "
+            "bandwidth, is 0. Expected mostly different images."
         )
     return median
 

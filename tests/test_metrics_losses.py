@@ -1,5 +1,6 @@
 """Whatever belongs to a set and cannot be had stands in its losses; what is no image stands in its notes."""
 
+import contextlib
 import io
 import json
 import os
@@ -518,3 +519,15 @@ def test_names_are_utf_8_whatever_the_locale(folder):
         [sys.executable, "-c", program, str(root)], env=environment, capture_output=True, text=True, check=True
     )
     assert json.loads(run.stdout) == [["é", "café", 16], ["ü/ñ", "ü", 16]]
+
+
+@pytest.mark.parametrize("format", ["AVIF", "WEBP", "JPEG2000", "TIFF", "GIF", "BMP", "PPM", "TGA"])
+def test_damaged_headers_are_image_errors(format):
+    whole = encoded(0, format)
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        broken = bytearray(whole)
+        broken[rng.integers(0, min(len(whole), 400))] = rng.integers(0, 256)
+        for read in (decode, dimensions):
+            with contextlib.suppress(ImageError):
+                read(bytes(broken))
