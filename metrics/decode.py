@@ -72,7 +72,10 @@ def decode(source: Path | bytes) -> np.ndarray:
         with opened.image:
             return _pixels(opened.image, opened.bits)
 
-    return _despite_warnings(work)
+    try:
+        return _despite_warnings(work)
+    except MemoryError as error:
+        raise ImageError("not enough memory to decode it; shrink it first") from error
 
 
 def pixels(image: Image.Image) -> np.ndarray:

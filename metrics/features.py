@@ -18,7 +18,8 @@ from .cache import FeatureCache
 from .errors import InputError
 from .extractors.extractor import Extractor
 from .identical import join_copies
-from .images import ImageError, ImageSet, Item, content_digest
+from .images import MAX_PIXELS, ImageError, ImageSet, Item, content_digest
+from .memory import PixelBudget
 from .tensor_file import write_tensors
 
 SCHEMA = "reverse-stylize/features/1"
@@ -141,7 +142,7 @@ class Extraction:
         self, images: ImageSet, extractor: Extractor, batch_size: int, workers: int, cache: FeatureCache | None
     ) -> None:
         self._images, self._extractor, self._batch_size, self._workers = images, extractor, batch_size, workers
-        self._cache = cache
+        self._cache, self._room = cache, PixelBudget(MAX_PIXELS)
         self._steps = self._run()
         self._result: FeatureSet | None = None
 
@@ -239,7 +240,11 @@ class Extraction:
             loaded = item.load()  # once, so that the digest is that of the pixels
             digest = content_digest(loaded)
             known = None if self._cache is None else self._cache.get(self._extractor.fingerprint, digest, item.crop)
-            return _Read(item, digest, self._prepare(item.pixels(loaded)) if known is None else None, known)
+            if known is not None:
+                return _Read(item, digest, None, known)
+            width, height = item.dimensions(loaded)
+            with self._room.hold(width * height):
+                return _Read(item, digest, self._prepare(item.pixels(loaded)), None)
         except ImageError as error:
             return error
 
@@ -265,8 +270,9 @@ def extract(
         features = job.result
 
     ``workers`` threads (default: one per core, at most 8) decode and resize ahead of the network, at most
-    ``batch_size + workers`` images. ``workers`` does not change the features by a bit; ``batch_size``, the order of the
-    set and torch's own threads change them by float32 rounding only (1e-6 of a feature vector's length).
+    ``batch_size + workers`` images, and hold MAX_PIXELS decoded pixels between them at a time. ``workers`` does not
+    change the features by a bit; ``batch_size``, the order of the set and torch's own threads change them by float32
+    rounding only (1e-6 of a feature vector's length).
     An image that cannot be read is left out and listed in ``skipped``.
 
     With a ``cache``, images whose features are known are hashed, not decoded, and take no part in a batch; the rest are

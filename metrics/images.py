@@ -137,9 +137,9 @@ class Item:
         """The image as ``uint8 [H,W,3]`` sRGB; raises ImageError."""
         return self.pixels(self.load())
 
-    def dimensions(self) -> tuple[int, int]:
-        """Width and height of the whole image in pixels, upright; raises ImageError."""
-        loaded = self.content if isinstance(self.content, Path) else self.content.load()
+    def dimensions(self, loaded: bytes | np.ndarray | None = None) -> tuple[int, int]:
+        """Width and height of the whole image in pixels, upright, of what ``load`` gave if given; raises ImageError."""
+        loaded = self.load() if loaded is None else loaded
         if isinstance(loaded, np.ndarray):
             check_size(loaded.shape[1], loaded.shape[0])
             return loaded.shape[1], loaded.shape[0]

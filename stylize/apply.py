@@ -26,6 +26,7 @@ from .data.encode import SUFFIXES, check_format, encode
 from .data.manifest import carried
 from .job import MAX_ERRORS, SHARD_SIZE, Failure, Image, Job, Progress
 from .output_names import claim
+from .size_limit import failure, read_for
 from .styles import ASSIGNMENTS, chosen
 from .styles.assignment import assign, costs, descriptor
 from .styles.bank import StyleBank, check_strength, stages, to_batch, to_image
@@ -103,7 +104,7 @@ def apply_style(
     with Job(out, config, {"synthetic": str(images.root)}, images) as job:
         if job.finished:
             return
-        plan = job.remember("plan", lambda: make_plan(bank, images, assignment, workers))
+        plan = job.remember("plan", lambda: make_plan(bank, images, assignment, workers, method))
         write_atomically(out / "ledger.json", write_ledger(ledger_rows(bank.header)))
         weights = None if network is None else Path(network)
         task = Stylise(style, images.root, method, strength, format, quality, device, weights)
@@ -139,8 +140,10 @@ def check_outside(out: Path, source: Any) -> None:
         raise InputError(f"{out}: lies inside the input folder {folder}. Name an output folder outside it.")
 
 
-def make_plan(bank: StyleBank, images: ImageSet, assignment: str = "balanced", workers: int = 1) -> dict[str, int]:
-    """The style index of every readable image of the set.
+def make_plan(
+    bank: StyleBank, images: ImageSet, assignment: str = "balanced", workers: int = 1, method: str | None = None
+) -> dict[str, int]:
+    """The style index of every readable image of the set, except those that are too large for the method.
 
     ``balanced``: by :func:`stylize.styles.assignment.assign`; ``random``: each key's own draw.
     """
@@ -148,7 +151,7 @@ def make_plan(bank: StyleBank, images: ImageSet, assignment: str = "balanced", w
         return {item.key: bank.random_style(item.key) for item in images}
     chunks = [images.items[start : start + SHARD_SIZE] for start in range(0, len(images), SHARD_SIZE)]
     found: dict[str, np.ndarray] = {}
-    for part in in_parallel(_Costs(bank.descriptors.numpy()), chunks, workers):
+    for part in in_parallel(_Costs(bank.descriptors.numpy(), method), chunks, workers):
         found |= part
     keys = [item.key for item in images if item.key in found]
     if not keys:
@@ -199,12 +202,14 @@ class Stylise:
         for item, index in pairs:
             try:
                 yield self._stylise(item, index)
-            except ImageError as error:
-                yield Failure(item.key, str(error))
+            except Exception as error:
+                if (reason := failure(error)) is None:
+                    raise
+                yield Failure(item.key, reason)
 
     def _stylise(self, item: Item, index: int | None) -> Image:
         beside = {column: (name, item.load_companion(column)) for column, name in item.companions.items()}
-        content = to_batch(item.read()).to(self.device)
+        content = to_batch(read_for(item, self.method)).to(self.device)
         if index is None:
             raise ImageError("could not be read when styles were assigned, and can now; run again into a new folder")
         options: dict[str, Any] = {"method": self.method, "plan": {item.key: index}, "network": self.network}
@@ -236,14 +241,18 @@ class _Costs:
     """The costs ``float64 [M]`` of every readable content and the styles; much less to keep than descriptors."""
 
     styles: np.ndarray
+    method: str | None
 
     def __call__(self, items: Sequence[Item]) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
         for item in items:
             check_going_on()
             try:
-                described = descriptor(to_batch(item.read()).float() / 255).numpy()
-            except ImageError:
+                image = item.read() if self.method is None else read_for(item, self.method)
+                described = descriptor(to_batch(image).float().div_(255)).numpy()
+            except Exception as error:
+                if failure(error) is None:
+                    raise
                 continue  # the shard pass meets it again and lists it
             found[item.key] = costs(described, self.styles)[0]
         return found

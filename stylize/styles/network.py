@@ -130,8 +130,8 @@ def _folded(
     content: torch.Tensor, mapped: torch.Tensor, texture_1: torch.Tensor, texture_2: torch.Tensor
 ) -> torch.Tensor:
     """What enters at half the resolution, four pixels of the image to a pixel: ``[N,39,H/2,W/2]``."""
-    full = (2 * content - 1, 2 * mapped - 1, 4 * texture_1)
-    folded = torch.cat([*(F.pixel_unshuffle(x, 2) for x in full), 4 * texture_2], 1)
+    full = ((2, content, 1), (2, mapped, 1), (4, texture_1, 0))
+    folded = torch.cat([*(F.pixel_unshuffle(scale * x - less, 2) for scale, x, less in full), 4 * texture_2], 1)
     return folded.contiguous(memory_format=torch.channels_last)
 
 
