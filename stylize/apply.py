@@ -221,7 +221,7 @@ class Stylise:
         own = {
             "source": _source(self.root, item),
             "style": dict(self.bank.sources[index]),
-            "method": self.method,
+            "method": self.bank.painted(self.method, index, self.network),
             "strength": self.strength,
             "seed": self.bank.header["seed"],
             "version": __version__,

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from metrics.terminal import follow, path, run, say
 from .cli_diffusion import COMMANDS as diffusion_commands
 from .cli_progress import finish
 from .styles import COPYING, DEFAULT_PRESET, LEARNT, PRESETS, chosen
+
+if TYPE_CHECKING:
+    from .styles.bank import StyleBank
 
 app = typer.Typer(
     name="stylize",
@@ -165,11 +168,13 @@ def apply(
     from .styles.bank import StyleBank
 
     method, strength = _chosen(method, strength, preset)
-    header = StyleBank.load(style).header
+    bank = StyleBank.load(style)
+    header = bank.header
     _warn_unlicensed(header["unlicensed"])
     _warn_copying([method])
     if "network" in method.split("+") and network is None:
         _warn_untrained(header)
+    _warn_strange(bank, method, network)
     options: dict[str, Any] = {
         "method": method,
         "strength": strength,
@@ -382,7 +387,26 @@ def _warn_untrained(header: Mapping[str, Any]) -> None:
         say("`texture`. Train your own: stylize train PHOTOS IMAGES network.safetensors, then apply with --network")
 
 
+def _warn_strange(bank: StyleBank, method: str, network: Path | None) -> None:
+    """Names the photos whose styles the network cannot paint; the method's name is checked where it is used."""
+    if "network" not in method.split("+") or "patches" not in bank.statistics:
+        return
+    strange = [
+        source["photo"] for index, source in enumerate(bank.sources) if bank.painted(method, index, network) != method
+    ]
+    if strange:
+        say(
+            f"note: the network was trained on no styles like {len(strange)} of {len(bank)}, from {_some(strange)}: "
+            "`texture` paints these"
+        )
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first three different names, and how many more."""
+    unique = list(dict.fromkeys(names))
+    return ", ".join(unique[:3]) + (f" and {len(unique) - 3} more" if len(unique) > 3 else "")
+
+
 def _warn_unlicensed(photos: list[str]) -> None:
     if photos:
-        names = ", ".join(photos[:3]) + (f" and {len(photos) - 3} more" if len(photos) > 3 else "")
-        say(f"warning: no licence entry for {names}: add them to ledger.json beside the photos before publishing")
+        say(f"warning: no licence entry for {_some(photos)}: add it to ledger.json beside the photos before publishing")

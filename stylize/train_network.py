@@ -208,6 +208,7 @@ class _Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(self.seed, "train", "weights") % 2**63)
             self.network = Stylizer(**config["architecture"])
+            self.network.learn_styles(self.real.codes)
             self.critics = nn.ModuleList([*(MapCritic(self.real.maps[tap]) for tap in TAPS), PooledCritic(self.real)])
             self.probe = nn.Linear(self.real.pooled.shape[1], self.components.shape[1])
         self.modules = {"network": self.network, "critics": self.critics, "probe": self.probe}

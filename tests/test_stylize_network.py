@@ -294,3 +294,25 @@ def test_onnx_gives_what_torch_gives(tmp_path, painter, styles):
     given = network.inputs(torch.rand(3, 3, 24, 50), styles, [1, 2, 3], painter.noise_channels)
     (result,) = session.run(None, {name: tensor.numpy() for name, tensor in given.items()})
     torch.testing.assert_close(torch.from_numpy(result), painter(**given), atol=1e-4, rtol=0)
+
+
+def test_shapes_are_compared_before_anything_is_allocated(tmp_path):
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "n.safetensors"
+    header = {"version": 1, "steps": 1, "architecture": dict.fromkeys(network.ARCHITECTURE, network.MAXIMUM)}
+    header["architecture"] |= {"blocks_half": 8, "blocks_quarter": 8, "blocks_eighth": 8}
+    save_file({"style.0.weight": torch.zeros(1)}, path, {network.FORMAT: json.dumps(header)})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="its tensors do not fit the architecture in its header"):
+        network.load(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # 450 MB of weights, in kB
+
+
+def test_a_network_that_does_not_say_what_it_knows_is_read(tmp_path, painter, styles):
+    path = tmp_path / "n.safetensors"
+    network.save_network(path, painter, TINY, {"steps": 1})
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()[network.FORMAT])
+        tensors = {name: file.get_tensor(name) for name in file.keys() if not name.startswith("known_")}  # noqa: SIM118
+    save_file(tensors, path, {network.FORMAT: json.dumps(header | {"sha256": network._digest(tensors)})})
+    assert network.load(path).knows({name: values[:1] for name, values in styles.items()})

@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from .gaussian_transport import square_root
-from .patches import patch_statistics, reduced
+from .patches import PATCH, patch_statistics, reduced
 
 BLOCK = 1024  # contents assigned together: bounds the cubic cost of the solver
 
@@ -23,6 +23,14 @@ def descriptor(images: torch.Tensor) -> torch.Tensor:
     """Vectors ``float32 [N,756]`` whose squared Euclidean distances are the transport costs of ``float [N,3,H,W]``."""
     mean, covariance = patch_statistics(reduced(images, 2))
     return torch.cat([mean, square_root(covariance).flatten(1)], 1).float()
+
+
+def colours(descriptors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance of the channels, each ``[N,3]``, from what :func:`descriptor` returns."""
+    side = 3 * PATCH * PATCH
+    mean, roots = descriptors[:, :side], descriptors[:, side:].view(-1, side, side)
+    mean, variance = (values.view(-1, 3, PATCH * PATCH).mean(-1) for values in (mean, roots.square().sum(-1)))
+    return mean, variance
 
 
 def costs(contents: np.ndarray, styles: np.ndarray) -> np.ndarray:

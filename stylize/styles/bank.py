@@ -22,7 +22,8 @@ from metrics.seed import seed_for
 from ..job import MAX_ERRORS
 from ..workers import one_thread
 from . import DEFAULT_METHOD, LEARNT, LEVELLED, LEVELS, METHODS, style_file
-from .assignment import descriptor
+from .assignment import colours, descriptor
+from .flat import is_flat, with_mean
 from .gamut import soft_gamut
 from .photos import PhotoCrops, without_copies
 from .plausible import fault
@@ -95,15 +96,30 @@ class StyleBank:
     ) -> torch.Tensor:
         """One image at a time, in tensors of its own: matrix libraries round by batch size and memory alignment."""
         result = image.unsqueeze(0).float().div_(255)
-        for stage, options in stages(method):
+        own_mean, flat = result.mean((0, 2, 3)), is_flat(result.var((0, 2, 3), correction=0))
+        for stage, options in stages(self.painted(method, index, network)):
             module = _module(stage)
-            style = {
-                name: values[[index]].to(image.device) for name, values in self.statistics[module.STATISTICS].items()
-            }
+            style = self._style(module.STATISTICS, index, image.device)
             seeds = [seed_for(int(self.header["seed"]), stage, key)]
             own = {"network": module.load(network)} if stage == "network" and network is not None else options
             result = soft_gamut(result, module.transfer(result, style, strength, seeds, **own))
+        mean, variance = (values[0].to(image.device) for values in colours(self.descriptors[[index]]))
+        if flat or is_flat(variance):
+            result = with_mean(result, torch.lerp(own_mean, mean, strength))
         return result.mul(255).round_().to(torch.uint8)
+
+    def painted(self, method: str, index: int, network: Path | None = None) -> str:
+        """The method that a style gets: ``method``, with ``texture`` where its network knows no such styles."""
+        words = method.split("+")
+        if "network" not in words:
+            return method
+        painter = _module("network").load(*([] if network is None else [network]))
+        if painter.knows(self._style(_module("network").STATISTICS, index, self.descriptors.device)):
+            return method
+        return "+".join("texture" if word == "network" else word for word in words)
+
+    def _style(self, group: str, index: int, device: torch.device) -> dict[str, torch.Tensor]:
+        return {name: values[[index]].to(device) for name, values in self.statistics[group].items()}
 
     def check_holds(self, method: str) -> None:
         """Raises InputError for an unknown method, or one whose statistics were not learnt."""

@@ -54,11 +54,18 @@ ARCHITECTURE |= {"blocks_eighth": 3}
 RESIDUAL = 0.25  # the untrained network changes little
 SLOPE = 0.2  # of the leaky rectifiers
 FLAT = 1e-4  # variance below which a normalised channel counts as flat
+STRANGE = (
+    1.75  # distance per dimension, in standard deviations; photos in general are within 1.7, means within 30 levels
+)
+LOOSE = 0.03  # variance of codes, in decades², that is added to those of the trained styles
+KNOWN = ("known_mean", "known_precision")
 MAXIMUM = 512  # channels, and blocks: bounds what a file can make this program allocate
 
 
 class Stylizer(nn.Module):
     """Content, closed-form guesses, noise and style code to the result; see :func:`inputs` for the tensors.
+
+    ``known_mean [84]`` and ``known_precision [84,84]`` are of the codes of the styles that it was trained on.
 
     Args:
         half, quarter, eighth: channels at 1/2, 1/4 and 1/8 of the resolution.
@@ -90,6 +97,27 @@ class Stylizer(nn.Module):
         self.leave = nn.Conv2d(half, 12, 3, padding=1)
         nn.init.normal_(self.leave.weight, std=0.02)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+        self.register_buffer("known_mean", torch.zeros(CODE))
+        self.register_buffer("known_precision", torch.zeros(CODE, CODE))
+
+    known_mean: torch.Tensor
+    known_precision: torch.Tensor
+
+    def learn_styles(self, codes: torch.Tensor) -> None:
+        """Remember which styles ``float32 [N,84]`` it is trained on."""
+        codes = codes.double()
+        covariance = torch.cov(codes.T, correction=0) + LOOSE * torch.eye(CODE, dtype=torch.float64)
+        self.known_mean.copy_(codes.mean(0))
+        self.known_precision.copy_(torch.linalg.inv(covariance))
+
+    def knows(self, style: Statistics) -> bool:
+        """Whether one style is like those that it was trained on, by the Mahalanobis distance of its code.
+
+        On others, such as a clear sky for a network that saw textures, it paints what is no image: means that are off
+        by most of the range, stripes. Networks that say nothing of their styles know all.
+        """
+        off = (style_code(style)[0] - self.known_mean.to(style["mean/1"].device)).double()
+        return bool((off @ self.known_precision.to(off) @ off / CODE).sqrt() <= STRANGE)
 
     @property
     def noise_channels(self) -> tuple[int, int, int]:
@@ -315,10 +343,7 @@ def load(path: Path = SHIPPED) -> Stylizer:
     header, tensors = read_network(path)
     with torch.random.fork_rng(devices=[]):  # building a network draws initial weights
         network = Stylizer(**header["architecture"])
-    expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    if {name: tensor.shape for name, tensor in tensors.items()} != expected:
-        raise _unfit(path, "its tensors do not fit the architecture in its header")
-    network.load_state_dict(tensors)
+    network.load_state_dict({**{name: getattr(network, name) for name in KNOWN}, **tensors})
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
@@ -328,23 +353,39 @@ def read_network(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         raise InputError(f"{path}: no such network. Train one with: stylize train PHOTOS PATTERNS {path}")
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        header = json.loads(metadata[FORMAT])
-        version, steps, architecture = header["version"], header["steps"], header["architecture"]
-        named = sorted(architecture) == sorted(ARCHITECTURE)
-        sized = all(isinstance(size, int) and 1 <= size <= MAXIMUM for size in architecture.values())
+            header = _checked_header(path, file.metadata() or {})
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            if shapes not in _fitting(header["architecture"]):  # before anything is allocated
+                raise _unfit(path, "its tensors do not fit the architecture in its header")
+            tensors = {name: file.get_tensor(name) for name in shapes}
+    except InputError:
+        raise
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _unfit(path, f"not one ({type(error).__name__}: {error})") from error
+    if header.get("sha256") != _digest(tensors) or not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise _unfit(path, "damaged: its weights are not those that were saved")
+    return header, tensors
+
+
+def _checked_header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    header: dict[str, Any] = json.loads(metadata[FORMAT])
+    version, steps, architecture = header["version"], header["steps"], header["architecture"]
     if version != VERSION:
         raise _unfit(path, f"of version {version}, while this program reads version {VERSION}")
     if not isinstance(steps, int) or steps < 1:
         raise _unfit(path, f"untrained ({steps} steps)")
-    if not named or not sized:
+    named = sorted(architecture) == sorted(ARCHITECTURE)
+    if not named or not all(isinstance(size, int) and 1 <= size <= MAXIMUM for size in architecture.values()):
         raise _unfit(path, f"of an unknown architecture {architecture}")
-    if header.get("sha256") != _digest(tensors) or not all(tensor.isfinite().all() for tensor in tensors.values()):
-        raise _unfit(path, "damaged: its weights are not those that were saved")
-    return header, tensors
+    return header
+
+
+def _fitting(architecture: Mapping[str, int]) -> tuple[dict[str, tuple[int, ...]], ...]:
+    """The shapes of a network's tensors, and those of one that says nothing of the styles that it knows."""
+    with torch.device("meta"):
+        network = Stylizer(**architecture)
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    return shapes, {name: shape for name, shape in shapes.items() if name not in KNOWN}
 
 
 def _unfit(path: Path, reason: str) -> InputError:
