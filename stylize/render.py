@@ -19,6 +19,15 @@ from .patterns.dataset import class_name, resolve_classes
 
 MOST = 20_000_000  # images in one folder: their names alone fill some gigabytes of memory
 
+MAX_SIDE = 8192
+SIDES = {  # of the families that need more memory per pixel than others, by benchmarks/memory.py
+    "neural-fractal": 5000,
+    "fractal-svd": 6600,
+    "one-image": 3840,
+    "spectrum-noise": 2800,
+    "moire": 7000,
+}
+
 
 def render_patterns(
     family: str | Path,
@@ -46,7 +55,7 @@ def render_patterns(
         out: the folder to fill; new, empty, or an earlier run of the same configuration.
         classes: number of classes, at least 1; by default 10, or all of a JSON file.
         per_class: images per class, at least 1.
-        size: side of the images in pixels, 16 to 8192.
+        size: side of the images in pixels, 16 to 8192, for some families less: see SIDES.
         seed: decides every class and instance; a JSON file brings its own.
         options: of the family's ``sample_class``, e.g. ``{"activation": "holomorphic"}``.
         workers: processes of one thread each.
@@ -67,8 +76,9 @@ def render_patterns(
             f"classes = {classes}, per_class = {per_class}: {classes * per_class} images. Expected at most {MOST} in "
             "one folder."
         )
-    if not 16 <= size <= 8192:
-        raise InputError(f"size {size}: expected 16 to 8192 pixels.")
+    most = SIDES.get(name, MAX_SIDE)
+    if not 16 <= size <= most:
+        raise InputError(f"size {size}: expected 16 to {most} pixels, with which a worker of {name} stays below 2 GB.")
     config = {
         "command": "render",
         "version": __version__,

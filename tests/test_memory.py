@@ -14,11 +14,13 @@ import torch
 
 from metrics import decode as decoding
 from metrics import features
+from metrics.errors import InputError
 from metrics.extractors import load_extractor
 from metrics.features import extract
 from metrics.images import ImageError, Item, decode, open_images
 from metrics.memory import PixelBudget, out_of_memory
 from stylize import apply_style, learn
+from stylize.render import SIDES, render_patterns
 from stylize.size_limit import MEGAPIXELS, check_size
 from stylize.styles import METHODS, gamut, patches, spectrum
 from stylize.styles.bank import StyleBank, to_batch
@@ -179,6 +181,7 @@ def test_strips_have_the_patch_statistics_of_all_their_patches(monkeypatch):
 AT_THE_LIMIT = """
 import resource, sys
 from stylize import learn
+from stylize.render import SIDES, render_patterns
 from stylize.size_limit import MEGAPIXELS
 from stylize.styles.bank import to_batch, to_image
 from metrics.images import open_images
@@ -197,3 +200,12 @@ def test_the_largest_image_stays_below_two_gigabytes(folder, picture):
     photos = folder("photos", {"a.png": picture(0, 90, 90)})
     done = subprocess.run([sys.executable, "-c", AT_THE_LIMIT, photos], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 2e9
+
+
+@pytest.mark.parametrize("family", [*SIDES, "rcdb"])
+def test_a_render_too_large_for_its_family_is_refused_before_any_work(family, tmp_path):
+    most = SIDES.get(family, 8192)
+    message = f"size {most + 1}: expected 16 to {most} pixels, with which a worker of {family} stays below 2 GB"
+    with pytest.raises(InputError, match=message):
+        list(render_patterns(family, tmp_path / "out", size=most + 1))
+    assert not (tmp_path / "out").exists()

@@ -52,7 +52,7 @@ def test_workers_shards_and_json_change_no_pixel(tmp_path):
 def test_bad_requests(tmp_path):
     for options, message in [
         ({"classes": 0}, "classes = 0, per_class = 30: expected at least 1"),
-        ({"size": 9000}, "size 9000: expected 16 to 8192"),
+        ({"size": 9000}, "size 9000: expected 16 to 5000"),
         ({"format": "gif"}, "unknown image format 'gif'"),
     ]:
         with pytest.raises(InputError, match=message):

@@ -13,6 +13,7 @@ import math
 import numpy as np
 
 LEVELS = 1024
+BAND = 64  # rows that are coloured at once
 MAX_CHROMA = 0.16  # OKLab chroma; the most saturated sRGB colours lie near 0.3, natural images mostly below 0.1
 _CODES = np.linspace(0, 1, 4096) ** 2  # linear light at equal steps of its square root
 _ENCODE = (255 * np.where(_CODES <= 0.0031308, 12.92 * _CODES, 1.055 * _CODES ** (1 / 2.4) - 0.055) + 0.5).astype(
@@ -64,9 +65,16 @@ def shade(coverage: np.ndarray, magnitude: np.ndarray, rng: np.random.Generator)
     inner, outer = np.ones_like(magnitude), np.zeros_like(magnitude)
     inner[coverage > 0] = ranks(magnitude[coverage > 0], magnitude[inside])
     outer[coverage < 1] = ranks(magnitude[coverage < 1], magnitude[~inside])
-    inner_rgb, outer_rgb = (palette(rng)[(r * (LEVELS - 1)).astype(np.intp)] for r in (inner, outer))
-    rgb = outer_rgb + coverage[..., None] * (inner_rgb - outer_rgb)
-    return encode(rgb * relief(np.where(inside, inner, 1 + outer), rng)[..., None])
+    palettes = [palette(rng) for _ in range(2)]
+    light = relief(np.where(inside, inner, 1 + outer), rng)
+    image = np.empty((*coverage.shape, 3), np.uint8)
+    for top in range(0, len(image), BAND):
+        rows = slice(top, top + BAND)
+        levels = ((ranked[rows] * (LEVELS - 1)).astype(np.intp) for ranked in (inner, outer))
+        inner_rgb, outer_rgb = (colours[level] for colours, level in zip(palettes, levels, strict=True))
+        rgb = outer_rgb + coverage[rows, :, None] * (inner_rgb - outer_rgb)
+        image[rows] = encode(rgb * light[rows, :, None])
+    return image
 
 
 def relief(height: np.ndarray, rng: np.random.Generator) -> np.ndarray:
