@@ -54,7 +54,10 @@ def test_output_mirrors_keys_labels_and_provenance(style, synthetic, tmp_path):
     assert row["method"] == "texture" and set(row["style"]) == {"key", "photo", "box"}
     errors = [json.loads(line) for line in (tmp_path / "out/errors.jsonl").read_text().splitlines()]
     assert [error["key"] for error in errors] == ["class1/broken", "class2/tiny"]
-    assert json.loads((tmp_path / "out/ledger.json").read_text()) == {"schema": 1, "images": []}
+    ledger = json.loads((tmp_path / "out/ledger.json").read_text())
+    assert [(row["file"], row["licence"]) for row in ledger["images"]] == [
+        (f"{i}.png", "NOASSERTION") for i in range(3)
+    ]
 
 
 def test_one_and_four_workers_give_the_same_bytes(style, synthetic, tmp_path, monkeypatch):
@@ -153,11 +156,13 @@ def test_random_assignment_is_each_keys_own_draw(style, synthetic, tmp_path):
         run(style, synthetic, tmp_path / "no", assignment="balance")
 
 
-def test_own_network_weights_are_used_and_part_of_the_configuration(style, synthetic, tmp_path):
-    weights = tmp_path / "n.safetensors"
+def test_own_network_weights_are_used_and_part_of_the_configuration(synthetic, tmp_path):
+    style, weights = tmp_path / "known.safetensors", tmp_path / "n.safetensors"
+    learn("assets/photos/learn", crops=1, size=64).save(style)  # the network that comes along knows these
     painter = Stylizer(**ARCHITECTURE)
     with torch.no_grad():
         painter.load_state_dict({name: 0.9 * tensor for name, tensor in load().state_dict().items()})
+    painter.known_precision.zero_()
     save_network(weights, painter, ARCHITECTURE, {"steps": 1})
     run(style, synthetic, tmp_path / "shipped", method="network")
     run(style, synthetic, tmp_path / "own", method="network", network=weights)
