@@ -31,6 +31,7 @@ from .styles import ASSIGNMENTS, chosen
 from .styles.assignment import assign, costs, descriptor
 from .styles.bank import StyleBank, check_strength, stages, to_batch, to_image
 from .styles.network import read_network
+from .styles.photos import check_losses
 from .workers import check_going_on, in_parallel
 
 
@@ -83,11 +84,10 @@ def apply_style(
         raise unknown("assignment", assignment, ASSIGNMENTS)
     check_format(format, quality)
     check_device(device)
-    style, images = Path(style), open_images(synthetic)
+    style, out = Path(style), Path(out)
     bank = StyleBank.load(style)
     bank.check_holds(method)
-    out = Path(out)
-    check_outside(out, synthetic)
+    images = open_contents(synthetic, out, max_errors)
     _claim(out, images, SUFFIXES[format])
     config = {
         "command": "apply",
@@ -110,6 +110,14 @@ def apply_style(
         task = Stylise(style, images.root, method, strength, format, quality, device, weights)
         pairs = {item.key: (item, plan.get(item.key)) for item in images}
         yield from job.run(task, pairs, workers=workers, shard_size=shard_size, max_errors=max_errors)
+
+
+def open_contents(source: Any, out: Path, max_errors: int) -> ImageSet:
+    """The images of ``source``, of which ``out`` gets a copy; raises InputError if more than so many are lost."""
+    images = open_images(source)
+    check_losses(images.root, dict(images.losses), max_errors)
+    check_outside(out, source)
+    return images
 
 
 def _claim(out: Path, images: ImageSet, suffix: str) -> None:

@@ -16,17 +16,16 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from metrics.errors import InputError
 from metrics.files import TEMPORARY, name_of, write_atomically
 from metrics.images import ImageSet, companions, natural, read_metadata
 
+from .locks import alone
 from .workers import check_going_on, in_parallel
 
 SHARD_SIZE = 32
@@ -107,7 +106,7 @@ class Job:
 
     def __exit__(self, *exception: object) -> None:
         if not self.finished:
-            self._lock.release()
+            self._lock.close()
 
     def remember(self, name: str, compute: Callable[[], Any]) -> Any:
         """The JSON value that ``compute`` returns, computed once per run even if the run is resumed."""
@@ -138,26 +137,27 @@ class Job:
         names = list(keys)
         shards = [tuple(names[start : start + shard_size]) for start in range(0, len(names), shard_size)]
         markers = {shard: self.state / f"{_digest(shard)}.json" for shard in shards}
-        done, failed, total = 0, len(self.losses), len(keys) + len(self.losses)
+        done, errors, total = 0, _as_errors(self.losses), len(keys) + len(self.losses)
         for shard in shards:
             if markers[shard].exists():
                 marker = json.loads(markers[shard].read_text(encoding="utf-8"))
-                done, failed = done + len(marker["rows"]), failed + len(marker["errors"])
-        self._stop_on_errors(markers.values(), failed, max_errors)
-        yield Progress(done, failed, total, self.remarks)
+                done, errors = done + len(marker["rows"]), errors + marker["errors"]
+        _stop_on_errors(errors, max_errors)
+        yield Progress(done, len(errors), total, self.remarks)
         todo = [shard for shard in shards if not markers[shard].exists()]
         work = [(shard, [keys[key] for key in shard] if isinstance(keys, Mapping) else shard) for shard in todo]
+        publish = _PublishShard(task, self.out, max_errors - len(errors))
         try:
-            with closing(in_parallel(_PublishShard(task, self.out), work, workers)) as results:
+            with closing(in_parallel(publish, work, workers)) as results:
                 for finished, broken in results:
-                    done, failed = done + finished, failed + broken
-                    yield Progress(done, failed, total, self.remarks)
-                    self._stop_on_errors(markers.values(), failed, max_errors)
+                    done, errors = done + finished, errors + broken
+                    yield Progress(done, len(errors), total, self.remarks)
+                    _stop_on_errors(errors, max_errors)
         except BaseException:
             self._sweep()
             raise
         if not done:
-            self._stop_on_errors(markers.values(), failed, 0)
+            _stop_on_errors(errors, 0)
         self._publish([markers[shard] for shard in shards])
 
     def _check_finished(self) -> bool:
@@ -186,19 +186,11 @@ class Job:
             )
 
     def _open_state(self) -> None:
-        self.state.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.state / "lock", timeout=0)
-        try:
-            self._lock.acquire()
-        except Timeout:
-            raise InputError(
-                f"{self.out}: another process is at work in it. Wait for it, or name another folder."
-            ) from None
-        try:
+        refusal = f"{self.out}: another process is at work in it. Wait for it, or name another folder."
+        with ExitStack() as stack:
+            stack.enter_context(alone(self.state / "lock", refusal))
             self._check_started(self.state / "config.json")
-        except BaseException:
-            self._lock.release()
-            raise
+            self._lock = stack.pop_all()
 
     def _check_started(self, started: Path) -> None:
         if started.exists():
@@ -217,18 +209,6 @@ class Job:
                     "or name another folder."
                 )
 
-    def _stop_on_errors(self, markers: Iterable[Path], failed: int, limit: int) -> None:
-        if failed > limit:
-            errors = _as_errors(self.losses)
-            for path in markers:
-                errors += json.loads(path.read_text(encoding="utf-8"))["errors"] if path.exists() else []
-            first = min(errors, key=lambda row: natural(row["key"]))
-            repair = "Repeat the command with a larger --max-errors to continue, or" if limit else "Or"
-            raise InputError(
-                f"{failed} items failed (at most {limit} allowed); the first: {first['key']}: {first['error']}. "
-                f"{repair} repair the input and name a new folder."
-            )
-
     def _publish(self, markers: Sequence[Path]) -> None:
         self._sweep()
         rows: list[tuple[str, str]] = []  # name and line: parsed rows would take several times the memory
@@ -245,7 +225,7 @@ class Job:
             summary["notes"] = list(self.remarks)
         write_atomically(self.out / "run.json", to_json(summary))
         if sys.platform == "win32":
-            self._lock.release()  # an open file would keep its folder from being renamed
+            self._lock.close()  # an open file would keep its folder from being renamed
         shutil.rmtree(self.state.rename(self.out / ".job-done"))  # renamed first: half a state is never resumed
 
     def _sweep(self) -> None:
@@ -254,19 +234,38 @@ class Job:
             path.unlink(missing_ok=True)
 
 
+def _stop_on_errors(errors: Sequence[Mapping[str, str]], limit: int) -> None:
+    if len(errors) > limit:
+        first = min(errors, key=lambda row: natural(row["key"]))
+        repair = "Repeat the command with a larger --max-errors to continue, or" if limit else "Or"
+        raise InputError(
+            f"{len(errors)} items failed (at most {limit} allowed); the first: {first['key']}: {first['error']}. "
+            f"{repair} repair the input and name a new folder."
+        )
+
+
 def to_json(value: Any) -> bytes:
     """Canonical, readable JSON."""
-    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    return _encoded(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def _encoded(text: str) -> bytes:
+    """UTF-8. Half of a surrogate pair, which a string of the input's metadata may hold, stays an escape of JSON."""
+    return text.encode(errors="backslashreplace")
 
 
 @dataclass(frozen=True)
 class _PublishShard:
-    """Run the task on one shard, publish its files, then its marker; returns how many succeeded and failed."""
+    """Run the task on one shard, publish its files, then its marker; returns how many succeeded, and what failed.
+
+    As soon as more than ``allowed`` items of the shard have failed it stops, without a marker: the run ends.
+    """
 
     task: Task
     out: Path
+    allowed: int
 
-    def __call__(self, work: tuple[tuple[str, ...], Sequence[Any]]) -> tuple[int, int]:
+    def __call__(self, work: tuple[tuple[str, ...], Sequence[Any]]) -> tuple[int, list[dict[str, str]]]:
         shard, parts = work
         start = time.perf_counter()
         rows: list[Mapping[str, Any]] = []
@@ -275,6 +274,8 @@ class _PublishShard:
             check_going_on()
             if isinstance(result, Failure):
                 errors.append({"key": result.key, "error": result.reason})
+                if len(errors) > self.allowed:
+                    return len(rows), errors
             else:
                 write_atomically(self.out / name_of(result.file_name), result.data)
                 for name, data in result.companions.values():
@@ -283,7 +284,7 @@ class _PublishShard:
                 rows.append({"file_name": result.file_name, **names, **result.row})
         marker = {"rows": rows, "errors": errors, "seconds": round(time.perf_counter() - start, 3)}
         write_atomically(self.out / ".job" / f"{_digest(shard)}.json", to_json(marker))
-        return len(rows), len(errors)
+        return len(rows), errors
 
 
 def _as_errors(losses: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
@@ -313,4 +314,4 @@ def _line(row: Mapping[str, Any]) -> str:
 
 def _sorted_lines(named: list[tuple[str, str]]) -> bytes:
     named.sort(key=lambda pair: natural(pair[0]))
-    return "".join(line for _, line in named).encode()
+    return _encoded("".join(line for _, line in named))

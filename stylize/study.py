@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from metrics.errors import InputError
 from metrics.files import write_atomically
 
 from .job import to_json
+from .locks import alone
 from .splits import SEAL
 
 if TYPE_CHECKING:
@@ -196,13 +195,9 @@ def locked(out: Path, config: Mapping[str, Any]) -> Iterator[None]:
 @contextmanager
 def held(out: Path) -> Iterator[None]:
     """Hold the folder of a study: no search goes on while it is judged."""
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise InputError(
-            f"{out}: another process is tuning in it or judging it. Wait for it, or name another folder."
-        ) from None
+    refusal = f"{out}: another process is tuning in it or judging it. Wait for it, or name another folder."
+    with alone(out / ".lock", refusal):
+        yield
 
 
 def _visible(folder: Path) -> bool:

@@ -46,6 +46,7 @@ from metrics.seed import generator, seed_for
 
 from .apply import content_digest
 from .job import MAX_ERRORS
+from .locks import alone_on
 from .styles.gamut import soft_gamut
 from .styles.network import ARCHITECTURE, Stylizer, inputs, read_network, save_network
 from .styles.photos import check_losses, without_copies
@@ -109,8 +110,8 @@ def train_network(
         architecture: sizes of :class:`stylize.styles.network.Stylizer`.
 
     Raises:
-        InputError: a number out of range, no readable image on either side, OUT holds something else, or the loss is no
-            longer finite (the last good weights are kept).
+        InputError: a number out of range, no readable image on either side, OUT holds something else, another process
+            trains it, or the loss is no longer finite (the last good weights are kept).
     """
     out = Path(out)
     if steps < 1 or size < 16 or size % 8 or batch < 2 or not minutes > 0:
@@ -137,10 +138,16 @@ def train_network(
     if _finished(out, state, config):
         return
     start = time.monotonic()
-    trainer = _Trainer(photos, contents, config, device, max_errors)
-    notes = trainer.notes
-    if state.is_file():
-        trainer.load(state)
+    with alone_on(out):
+        trainer = _Trainer(photos, contents, config, device, max_errors)
+        if state.is_file():
+            trainer.load(state)
+        yield from _train(trainer, out, state, start, minutes)
+
+
+def _train(trainer: _Trainer, out: Path, state: Path, start: float, minutes: float) -> Iterator[Step]:
+    """Train to the end, or until ``minutes`` after ``start``; saves on the way."""
+    notes, steps = trainer.notes, int(trainer.config["steps"])
     while trainer.step < steps:
         losses = trainer.advance()
         if not all(map(math.isfinite, losses.values())):

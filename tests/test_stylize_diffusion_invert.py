@@ -186,6 +186,17 @@ def test_an_interrupted_run_gives_the_bits_of_an_uninterrupted_one(real, model, 
     assert list(invert(real, tmp_path / "part.safetensors", **options)) == []  # finished
 
 
+def test_one_process_learns_an_embedding(real, model, tmp_path):
+    out = tmp_path / "e.safetensors"
+    steps = invert(real, out, model=model, steps=2, save_every=1)
+    next(steps)
+    with pytest.raises(InputError, match="another process is training it"):
+        next(invert(real, out, model=model, steps=2, save_every=1))
+    steps.close()
+    assert next(invert(real, out, model=model, steps=2, save_every=1)).done == 2
+    assert not list(tmp_path.glob(".e*"))
+
+
 def test_accumulated_passes_are_one_larger_batch(real, model, tmp_path):
     learn(real, tmp_path / "whole.safetensors", model, batch=4)
     learn(real, tmp_path / "parts.safetensors", model, batch=1, accumulate=4)

@@ -219,3 +219,19 @@ def _wait_for_end(session, seconds=10):
             return []
         time.sleep(0.1)
     return alive
+
+
+def test_too_many_failures_stop_the_run_within_a_shard(tmp_path):
+    seen = []
+
+    def work(keys):
+        for key in keys:
+            seen.append(key)
+            yield Failure(key, "broken") if key in ("k1", "k3") else Image(key, f"{key}.bin", b"x", {})
+
+    keys = [f"k{n}" for n in range(20)]
+    with pytest.raises(InputError, match=r"2 items failed \(at most 1"), Job(tmp_path / "out", {"a": 1}) as job:
+        list(job.run(work, keys, max_errors=1))
+    assert seen == keys[:4]
+    with Job(tmp_path / "out", {"a": 1}) as job:
+        assert list(job.run(work, keys, max_errors=2))[-1].done == 18

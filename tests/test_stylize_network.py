@@ -212,6 +212,17 @@ def test_a_time_limit_leaves_a_run_to_resume(tmp_path, data):
         list(data(out))
 
 
+def test_one_process_trains_a_file(tmp_path, data):
+    out = tmp_path / "n.safetensors"
+    first = data(out)
+    next(first)
+    with pytest.raises(InputError, match="another process is training it"):
+        next(data(out))
+    first.close()
+    assert next(data(out)).done == 1
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_divergence_stops_and_keeps_the_last_good_weights(tmp_path, data, monkeypatch):
     out = tmp_path / "n.safetensors"
     run = data(out)

@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -103,7 +105,7 @@ def test_names_that_grow_too_long_are_refused_before_work(style, folder, picture
 def test_case_counts_where_the_system_tells_it(monkeypatch, tmp_path):
     claim(tmp_path, ["a.png", "A.png"])
     monkeypatch.setattr(output_names, "FOLDING", True)
-    with pytest.raises(InputError, match=r"'A\.png' would be written twice, as this system does not tell case"):
+    with pytest.raises(InputError, match=r"'A\.png' would be written twice, as this disk does not tell case"):
         claim(tmp_path, ["a.png", "A.png"])
 
 
@@ -136,9 +138,9 @@ def test_losses_of_the_input_are_listed_counted_and_said(style, folder, picture,
     ]
     run = json.loads((tmp_path / "out/run.json").read_text(encoding="utf-8"))
     assert (run["images"], run["errors"], run["notes"]) == (3, 2, list(steps[-1].notes))
-    with pytest.raises(InputError, match=r"2 items failed \(at most 1 allowed\); the first: gone\.png"):
+    with pytest.raises(InputError, match=r"2 images cannot be read \(at most 1 allowed\); the first: gone\.png"):
         apply(style, source, tmp_path / "strict", max_errors=1)
-    assert not list((tmp_path / "strict").glob("*.png"))
+    assert not (tmp_path / "strict").exists()
 
 
 def test_a_pipe_is_never_opened(style, folder, picture, tmp_path):
@@ -166,3 +168,41 @@ def test_zip_of_a_folder_and_splits_keep_masks_and_tags(style, tmp_path, picture
         (f"{split}/0", "cat", split, {"mask_file_name": f"{split}/masks/0.png"}) for split in ("test", "train")
     ]
     assert images[0].load_companion("mask_file_name") == encode(np.zeros((16, 16), np.uint8))
+
+
+def test_a_disk_that_does_not_tell_case_is_noticed_on_linux_too(monkeypatch, tmp_path):
+    monkeypatch.setattr(output_names, "FOLDING", False)
+    (tmp_path / "Note.txt").write_bytes(b"")
+    assert not output_names.folds_case(tmp_path)
+    os.link(tmp_path / "Note.txt", tmp_path / "nOTE.TXT")  # what such a disk answers
+    assert output_names.folds_case(tmp_path)
+    for names in (["Ärger/a.png", "ärger/A.png"], ["caf\u00e9.png", "cafe\u0301.png"]):  # macOS tells neither
+        with pytest.raises(InputError, match="would be written twice"):
+            claim(tmp_path / "out", names)
+    with pytest.raises(InputError, match="would be a file and also a folder"):
+        claim(tmp_path / "out", ["A.png/0.png", "a.png"])
+
+
+def test_names_in_any_locale_and_names_that_are_none(folder, picture, style, tmp_path):
+    program = "from stylize.output_names import claim; from pathlib import Path; claim(Path('out'), ['\\u65e5.png'])"
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+    for name in ("m\ud800.png", "m\0.png"):
+        files = {"a.png": picture(0, 16, 16), "metadata.jsonl": rows({"file_name": "a.png", "mask_file_name": name})}
+        with pytest.raises(InputError, match="which no file can be called"):
+            apply(style, folder("set", files), tmp_path / "out")
+
+
+def test_half_of_a_surrogate_pair_in_a_column_is_carried_on(style, folder, picture, tmp_path):
+    line = {"file_name": "a.png", "label": "\ud800", "text": "é"}
+    apply(style, folder("set", {"a.png": picture(0, 16, 16), "metadata.jsonl": rows(line)}), tmp_path / "out")
+    (row,) = (tmp_path / "out/metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    assert (json.loads(row)["label"], json.loads(row)["text"]) == ("\ud800", "é")
+
+
+def test_metadata_of_a_subfolder_is_no_companion(style, folder, picture, tmp_path):
+    files = {"a.png": picture(0, 16, 16), "sub/0.png": picture(1, 16, 16)}
+    files["sub/metadata.jsonl"] = rows({"file_name": "0.png", "label": "dog"})
+    files["metadata.jsonl"] = rows({"file_name": "a.png", "notes_file_name": "sub/metadata.jsonl"})
+    with pytest.raises(InputError, match="a name that the run needs for itself"):
+        apply(style, folder("set", files), tmp_path / "out")

@@ -93,7 +93,7 @@ def test_too_many_errors_end_the_run_at_once(tmp_path):
     process = start(tmp_path, tmp_path / "out", fail="True")
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 2
-    assert "8 items failed (at most 3 allowed)" in stderr
+    assert "4 items failed (at most 3 allowed)" in stderr
     markers = len(list((tmp_path / "out/.job").glob("*.json"))) - 1
     assert markers <= 2, "other shards went on after the limit"
     assert not alive(process.pid)

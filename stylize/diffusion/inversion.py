@@ -11,6 +11,7 @@ import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from metrics.files import write_atomically
 from metrics.images import Item
 from metrics.seed import seed_for
 
+from ..locks import alone_on
 from .denoising import DenoisingLoss
 from .pipeline import DTYPES, set_scheduler
 from .placeholder import add_token, initialiser_id, prompt_ids, save_embedding
@@ -113,6 +115,10 @@ class Inversion:
         """Learn; yields every step. Writes OUT and its state every ``save_every`` steps and at the end."""
         if self.finished:
             return
+        with alone_on(self.out) if self.accelerator.is_main_process else nullcontext():
+            yield from self._train(save_every, validate_every)
+
+    def _train(self, save_every: int, validate_every: int) -> Iterator[Step]:
         settings, accelerator = self.settings, self.accelerator
         self._prepare()
         optimiser = torch.optim.AdamW([self.vectors], settings.rate, weight_decay=0.0)

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from metrics.errors import InputError
-from metrics.images import ImageError, ImageSet, Item, open_images
+from metrics.images import ImageError, ImageSet, Item
 from metrics.seed import seed_for
 
 from .. import __version__
-from ..apply import check_outside, content_digest
+from ..apply import content_digest, open_contents
 from ..data.encode import SUFFIXES, check_format
 from ..data.manifest import carried
 from ..job import MAX_ERRORS, SHARD_SIZE, Failure, Image, Job, Progress
@@ -69,9 +69,8 @@ def restyle(
             fit; OUT inside the input; see :class:`stylize.job.Job`.
     """
     check_format(format, quality)
-    images = open_images(synthetic)
+    images = open_contents(synthetic, Path(out), max_errors)
     _check(images, strength, sampler)
-    check_outside(Path(out), synthetic)
     claim(Path(out), (item.key + SUFFIXES[format] for item in images))
     by_class = "{class}" in prompt or sampler.class_wise
     labels = {item.label: check_label(item.label) if by_class else "" for item in images}
