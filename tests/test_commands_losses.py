@@ -7,7 +7,7 @@ import pytest
 
 from metrics import cli as gap_cli
 from stylize import cli as stylize_cli
-from stylize.styles.style_file import read
+from stylize.styles.bank import StyleBank
 
 KINDS = {
     "rotten": "checksum of a chunk IDAT does not match",
@@ -75,7 +75,7 @@ def test_learn(command, make, tmp_path):
     code, _, err = command(*words, "--max-errors", 5)
     assert code == 0
     told(err)
-    header, _ = read(style)
+    header = StyleBank.load(style).header
     all_kinds(header["skipped"])
     assert any(NOTE in note for note in header["notes"])
 
