@@ -15,7 +15,7 @@ import torch
 from metrics import decode as decoding
 from metrics import features
 from metrics.errors import InputError
-from metrics.extractors import load_extractor
+from metrics.extractors import load_extractor, preprocess
 from metrics.features import extract
 from metrics.images import ImageError, Item, decode, open_images
 from metrics.memory import PixelBudget, out_of_memory
@@ -209,3 +209,33 @@ def test_a_render_too_large_for_its_family_is_refused_before_any_work(family, tm
     with pytest.raises(InputError, match=message):
         list(render_patterns(family, tmp_path / "out", size=most + 1))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("rows", [1, 7])
+def test_a_large_image_is_prepared_band_by_band_and_the_same(picture, monkeypatch, interpolation, rows):
+    image = torch.tensor(picture(3, 301, 203)).permute(2, 0, 1)[None]
+    prepare = preprocess.Preprocess((64, 64), interpolation, 0.875, "center", (0.5,) * 3, (0.5,) * 3)
+    whole = prepare(image)
+    monkeypatch.setattr(preprocess, "BAND", image.shape[-1] * rows)
+    assert torch.equal(prepare(image), whole)
+
+
+LARGE_IMAGES = """
+import resource, sys
+from dataclasses import replace
+from metrics.extractors import load_extractor
+from metrics.features import extract
+from metrics.images import ImageSet, open_images
+images = open_images(sys.argv[1])
+many = ImageSet(images.root, [replace(images[0], key=str(number)) for number in range(8)])
+extract(many, load_extractor("random-conv"), workers=8).result
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+@pytest.mark.slow
+def test_eight_threads_read_images_of_64_megapixels_below_two_gigabytes(folder):
+    images = folder("large", {"a.png": np.full((8000, 8000, 3), 99, np.uint8)})
+    done = subprocess.run([sys.executable, "-c", LARGE_IMAGES, images], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 2e9

@@ -13,6 +13,8 @@ from torchvision.transforms import functional as F
 
 from ..errors import InputError
 
+BAND = 2**22  # pixels narrowed at once: as floats they take eight times the room of the image's bytes
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -59,7 +61,7 @@ class Preprocess:
         mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (self.mean, self.std))
         if self.crop_mode == "square":
             images = _centre_square(images)
-        resized = self._resize(images.float())
+        resized = self._resize(images)
         if self.crop_mode == "border":  # pad around zero, which is the mean colour once it is subtracted
             fill = (mean * 255).round_()
             cropped = F.center_crop(resized - fill, list(self.size)) + fill
@@ -71,10 +73,14 @@ class Preprocess:
         """Pillow's resize: first the width, then the height, with 8-bit values after each."""
         height, width = images.shape[-2:]
         new_height, new_width = self._resized(height, width)
-        for size in ([height, new_width], [new_height, new_width]):
-            images = F.resize(images, size, InterpolationMode(self.interpolation), antialias=True)
-            images = images.add(0.5).floor_().clamp_(0, 255)
-        return images
+        rows = max(1, BAND // width)
+        bands = (images[..., top : top + rows, :].float() for top in range(0, height, rows))
+        narrowed = torch.cat([self._rounded(band, band.shape[-2], new_width) for band in bands], -2)
+        return self._rounded(narrowed, new_height, new_width)
+
+    def _rounded(self, images: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        resized = F.resize(images, [height, width], InterpolationMode(self.interpolation), antialias=True)
+        return cast("torch.Tensor", resized.add(0.5).floor_().clamp_(0, 255))
 
     def _resized(self, height: int, width: int) -> list[int]:
         target_h, target_w = (math.floor(side / self.crop_pct) for side in self.size)
