@@ -23,6 +23,7 @@ from PIL import Image
 
 from .copy_report import Case, CopyReport, ScaleRate
 from .errors import InputError
+from .files import path_text
 from .images import ImageError, ImageSet, Item, cut, draw_crop, open_images
 from .patch_search import CONTRAST, SCALES, Descriptor, Scale, contrast, cut_patches, sample_patches, search
 from .seed import generator
@@ -144,9 +145,9 @@ def audit(
     rate, se = clustered(copied, images_of)
     calibration, calibration_se = clustered(false, photos_of)
     config = {
-        "result": str(results.root),
-        "real": str(photos.root),
-        "held out": None if others is None else str(others.root),
+        "result": path_text(results.root),
+        "real": path_text(photos.root),
+        "held out": None if others is None else path_text(others.root),
         "photos": int((~pool.held).sum()),
         "held-out photos": int(pool.held.sum()),
         "images": images,

@@ -14,6 +14,7 @@ from .cache import FeatureCache
 from .errors import InputError
 from .extractors.extractor import Extractor
 from .features import FeatureSet, extract
+from .files import path_text
 from .images import open_images
 from .sources.arrays import row_keys
 from .statistics_file import holds_statistics
@@ -105,7 +106,7 @@ def read_features(path: Path) -> FeatureSet:
         UNSTATED,
         f"{UNSTATED}-{width}",
         {"features": f"{width} columns of a plain array"},
-        str(path),
+        path_text(path),
     )
 
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from .cache import FeatureCache
 from .errors import InputError
 from .extractors.extractor import Extractor
+from .files import path_text
 from .identical import join_copies
 from .images import MAX_PIXELS, ImageError, ImageSet, Item, content_digest
 from .memory import PixelBudget
@@ -196,7 +197,7 @@ class Extraction:
             self._extractor.name,
             self._extractor.fingerprint,
             self._extractor.preprocessing,
-            str(self._images.root),
+            path_text(self._images.root),
             tuple(skipped),
             tuple(read.item.tags for read in kept),
             len(set(photos)),

@@ -51,4 +51,13 @@ def text_of(name: str) -> str | None:
 
 def name_of(text: str) -> str:
     """The inverse of :func:`text_of`: what to pass to the system for the file of this name, whatever the locale."""
-    return os.fsdecode(text.encode("utf-8"))
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a pair, as JSON can hold: no file has such a name
+        data = text.encode("utf-8", "surrogatepass")
+    return os.fsdecode(data)
+
+
+def path_text(path: Path) -> str:
+    """A path as it is written down for people and other machines: UTF-8, whatever the locale decodes names by."""
+    return text_of(str(path)) or str(path)

@@ -25,6 +25,7 @@ from .decode import decode as decode
 from .decode import dimensions as dimensions
 from .decode import sha256 as sha256
 from .errors import InputError
+from .files import name_of, path_text
 from .metadata import companions as companions
 from .metadata import read_metadata as read_metadata
 from .metadata import tags
@@ -89,7 +90,7 @@ class Item:
     @property
     def location(self) -> str:
         """Where the whole image is, for people and for :func:`read_location`."""
-        return str(self.content) if isinstance(self.content, Path) else self.content.location
+        return path_text(self.content) if isinstance(self.content, Path) else self.content.location
 
     @property
     def photo(self) -> str:
@@ -248,8 +249,8 @@ def read_location(text: str) -> np.ndarray:
     """
     from .sources.member import read_member
 
-    archive, parted, name = text.partition(BESIDE)
-    return decode(read_member(Path(archive), name)) if parted and not Path(text).exists() else decode(Path(text))
+    whole, (archive, parted, name) = Path(name_of(text)), text.partition(BESIDE)
+    return decode(read_member(Path(name_of(archive)), name)) if parted and not whole.exists() else decode(whole)
 
 
 def content_digest(loaded: bytes | np.ndarray) -> str:

@@ -19,8 +19,10 @@ from typing import Any
 
 from . import spdx
 from .errors import InputError
+from .files import name_of, text_of
 from .images import BESIDE, ImageError, ImageSet, Item, content_digest, natural
 from .rights import LARGEST, REUSE, SIDECAR, embedded, of_reuse, of_sidecar
+from .sources.member import location as member_location
 from .sources.zip_archive import read, zip_members
 from .spdx import NOASSERTION
 
@@ -152,7 +154,8 @@ def _file(root: Path, item: Item) -> str:
     """The photo's name below the root of its set."""
     if isinstance(item.content, Path):
         path, root = item.content.absolute(), root.absolute()
-        return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+        name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+        return text_of(name) or name
     return item.location.rpartition(BESIDE)[2]
 
 
@@ -162,12 +165,12 @@ def _entries(root: Path) -> dict[str, Row]:
         members = zip_members(root)
         if (name := _packed(members, NAME)) is None:
             return {}
-        place = f"{root}{BESIDE}{name.removesuffix(NAME)}"
+        place = member_location(root, name.removesuffix(NAME))
         return _parsed(read(members[name]), members[name].location, place.__add__)
     if (path := _find(root, NAME, b'"sha256"')) is None:
         return {}
     folder = path.parent
-    return _parsed(path.read_bytes(), str(path), lambda file: str((folder / file).resolve()))
+    return _parsed(path.read_bytes(), str(path), lambda file: str((folder / name_of(file)).resolve()))
 
 
 def _sidecars(root: Path) -> Finder:

@@ -15,7 +15,7 @@ import numpy as np
 
 from metrics.errors import InputError
 from metrics.extractors.extractor import check_device
-from metrics.files import write_atomically
+from metrics.files import path_text, write_atomically
 from metrics.images import BESIDE, ImageError, ImageSet, Item, open_images, sha256
 from metrics.ledger import ledger_rows, write_ledger
 from metrics.registry import unknown
@@ -101,7 +101,7 @@ def apply_style(
         "format": format,
         "quality": None if format == "png" else quality,
     }
-    with Job(out, config, {"synthetic": str(images.root)}, images) as job:
+    with Job(out, config, {"synthetic": path_text(images.root)}, images) as job:
         if job.finished:
             return
         plan = job.remember("plan", lambda: make_plan(bank, images, assignment, workers, method))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..decode import ImageError
 from ..errors import InputError
+from ..files import path_text
 from ..images import BESIDE, Content
 
 LARGEST = 256 * 2**20  # bytes of one member, unpacked
@@ -54,7 +55,7 @@ def refused_kind(archive: Path, name: str, kind: str) -> InputError:
 
 def location(archive: Path, name: str) -> str:
     """How people and reports name a member."""
-    return f"{archive}{BESIDE}{name}"
+    return f"{path_text(archive)}{BESIDE}{name}"
 
 
 def stamp(status: os.stat_result) -> Stamp:

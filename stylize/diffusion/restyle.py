@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from metrics.errors import InputError
+from metrics.files import path_text
 from metrics.images import ImageError, ImageSet, Item
 from metrics.seed import seed_for
 
@@ -88,7 +89,7 @@ def restyle(
         "quality": None if format == "png" else quality,
         **sampler.describe(),
     }
-    with Job(Path(out), config, {"synthetic": str(images.root), "model_name": str(sampler.model)}, images) as job:
+    with Job(Path(out), config, {"synthetic": path_text(images.root), "model_name": str(sampler.model)}, images) as job:
         items = {item.key: item for item in images}
         yield from job.run(task, items, workers=workers, shard_size=SHARD_SIZE, max_errors=max_errors)
 
