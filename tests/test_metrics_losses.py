@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 import warnings
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -334,27 +336,25 @@ def test_linked_class_folders_are_read_again_and_loops_are_not(folder):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
-def test_a_folder_without_permission_is_a_loss(tmp_path):
-    root = tmp_path / "set"
-    (root / "closed").mkdir(parents=True)
-    for name in ("a.png", "closed/b.png", "c.png"):
-        (root / name).write_bytes(PNG)
-    (root / "closed").chmod(0)
-    (root / "c.png").chmod(0)
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other/a.png").write_bytes(PNG)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    program = (
-        "import os, sys; from metrics.images import open_images; [item.read() for item in open_images(sys.argv[2])]; "
-        "os.setgid(65534); os.setuid(65534); images = open_images(sys.argv[1]); print(len(images), images.losses)\n"
-        "for item in images:\n"
-        "    try: item.read()\n"
-        "    except ValueError as error: print(item.key, error)"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", program, root, tmp_path / "other"], capture_output=True, text=True, check=True
-    )
+def test_a_folder_without_permission_is_a_loss():
+    with tempfile.TemporaryDirectory() as place:  # pytest's own folders are closed to others
+        root, other = Path(place, "set"), Path(place, "other")
+        (root / "closed").mkdir(parents=True)
+        other.mkdir()
+        for file in (root / "a.png", root / "closed/b.png", root / "c.png", other / "a.png"):
+            file.write_bytes(PNG)
+        (root / "closed").chmod(0)
+        (root / "c.png").chmod(0)
+        Path(place).chmod(0o755)
+        program = (
+            "import os, sys; from metrics.images import open_images; [item.read() for item in open_images(sys.argv[2])]; "
+            "os.setgid(65534); os.setuid(65534); images = open_images(sys.argv[1]); print(len(images), images.losses)\n"
+            "for item in images:\n"
+            "    try: item.read()\n"
+            "    except ValueError as error: print(item.key, error)"
+        )
+        words = [sys.executable, "-c", program, str(root), str(other)]
+        run = subprocess.run(words, capture_output=True, text=True, check=True)
     assert run.stdout == (
         "2 (('closed', 'a folder that cannot be listed (Permission denied)'),)\nc permission denied\n"
     )
