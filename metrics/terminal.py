@@ -51,9 +51,9 @@ def run(app: typer.Typer, name: str) -> None:
         _fail(name, f"unexpected {type(error).__name__}: {error}. Repeat the command with --debug for the traceback.")
 
 
-def path(text: str) -> Path:
-    """A path of the command line, which may not be empty: that is an unset variable, not the current folder."""
-    if not text.strip():
+def path(text: str | Path) -> Path:
+    """A path of the command line, or a default; it may not be empty: that is an unset variable, no current folder."""
+    if not str(text).strip():
         raise typer.BadParameter(
             "got an empty path. Expected a file or folder; the current folder is written as a dot: ."
         )
