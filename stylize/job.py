@@ -31,7 +31,7 @@ from .workers import check_going_on, in_parallel
 SHARD_SIZE = 32
 MAX_ERRORS = 100
 CHANGED = {
-    "images": "the input images have changed since",
+    "images": "the input images or their metadata have changed since",
     "style": "the style file has changed since",
     "parameters": "the file of classes has changed since",
     "version": "it was made by another version of this program",
