@@ -347,7 +347,8 @@ def test_a_folder_without_permission_is_a_loss():
         (root / "c.png").chmod(0)
         Path(place).chmod(0o755)
         program = (
-            "import os, sys; from metrics.images import open_images; [item.read() for item in open_images(sys.argv[2])]; "
+            "import os, sys; from metrics.images import open_images\n"
+            "[item.read() for item in open_images(sys.argv[2])]\n"
             "os.setgid(65534); os.setuid(65534); images = open_images(sys.argv[1]); print(len(images), images.losses)\n"
             "for item in images:\n"
             "    try: item.read()\n"

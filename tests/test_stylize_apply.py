@@ -123,7 +123,7 @@ def test_another_input_or_strength_is_refused(style, synthetic, tmp_path, pictur
     with pytest.raises(InputError, match=r"strength = 0.75, and this command says strength = 0.5"):
         run(style, synthetic, tmp_path / "out", strength=0.5)
     Image.fromarray(picture(99)).save(synthetic / "class0/new.png")
-    with pytest.raises(InputError, match=r"the input images have changed since"):
+    with pytest.raises(InputError, match=r"the input images or their metadata have changed since"):
         run(style, synthetic, tmp_path / "out")
 
 
@@ -131,7 +131,7 @@ def test_changed_pixels_or_labels_of_the_same_size_are_noticed(style, folder, pi
     root = folder("bmp", {f"a/{i}.bmp": picture(i, 16, 16) for i in range(3)})
     run(style, root, tmp_path / "out")
     (root / "a/1.bmp").write_bytes((root / "a/2.bmp").read_bytes())
-    with pytest.raises(InputError, match="the input images have changed"):
+    with pytest.raises(InputError, match="the input images or their metadata have changed"):
         run(style, root, tmp_path / "out")
 
 
@@ -264,7 +264,7 @@ def test_other_columns_since_are_refused(style, described, tmp_path):
     run(style, root, tmp_path / "out")
     text = (root / "metadata.jsonl").read_text()
     (root / "metadata.jsonl").write_text(text.replace("sun", "fog"))
-    with pytest.raises(InputError, match="the input images have changed since"):
+    with pytest.raises(InputError, match="the input images or their metadata have changed since"):
         run(style, root, tmp_path / "out")
     (root / "metadata.jsonl").write_text("\n".join(json.dumps(dict(reversed(row.items()))) for row in rows))
     run(style, root, tmp_path / "out")  # the same columns in another order
