@@ -101,6 +101,10 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise unreadable(error) from error
+    except ValueError as error:  # such as a name with a zero byte in it
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"cannot be opened ({one_line(error)})") from error
 
 
 def unreadable(error: OSError) -> ImageError:

@@ -57,8 +57,15 @@ def start(tmp_path, out, seconds=0.2, fail="False"):
 
 
 def alive(session):
-    found = subprocess.run(["ps", "-o", "pid=,stat=", "-s", str(session)], capture_output=True, text=True, check=False)
-    return [line for line in found.stdout.splitlines() if " Z" not in line]
+    """Processes of the session that are no zombies, a few seconds later: interpreters take a moment to end."""
+    command = ["ps", "-o", "pid=,stat=", "-s", str(session)]
+    for _ in range(50):
+        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        left = [line for line in found.splitlines() if " Z" not in line]
+        if not left:
+            return []
+        time.sleep(0.1)
+    return left
 
 
 def tree(root):
