@@ -53,7 +53,7 @@ def test_files_that_cannot_be_shown_are_said_so(tmp_path):
     assert notes[0][0] == "cannot be shown: the file is gone"
     assert "the box (60, 60, 10) lies outside the photo of 64x64" in notes[0][1]
     assert notes[0][2] == ""
-    assert notes[1][0].startswith("cannot be shown: not an image")
+    assert notes[1][0].startswith("cannot be shown: damaged image data")
     assert notes[1][1] == "none"
     assert notes[1][2].startswith("cannot be shown: ")
     assert all(note.startswith("cannot be shown: ") for note in notes[2])
