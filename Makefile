@@ -13,10 +13,11 @@ test: $(VENV)/installed-test ## the test suite, without the slow tests
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow
 
-chaos: $(VENV)/installed-test ## random kills, damaged files, adversarial arrays: about 20 minutes
+chaos: $(VENV)/installed-test ## kills, damaged files, adversarial arrays, places without room or permission: 20 minutes
 	$(BIN)/python tests/chaos/adversarial_arrays.py
 	$(BIN)/python tests/chaos/damaged_files.py
 	$(BIN)/python tests/chaos/random_kills.py
+	$(BIN)/python tests/chaos/places.py --only render,learn,compare,gate
 
 check: $(VENV)/installed-test ## formatter, linter, types
 	$(BIN)/ruff format --check

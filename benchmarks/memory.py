@@ -1,7 +1,7 @@
 """Peak memory of fresh processes, against photos, images and pixels, beside what is stated: 2 GB a process.
 
 Run:  python benchmarks/memory.py            about ten minutes on two cores
-      python benchmarks/memory.py render     one part: learn, apply, compare, pixels or render
+      python benchmarks/memory.py render     one part: learn, apply, compare, audit, pixels or render
 
 Every row is a process of its own with one thread; the program itself takes 0.6 to 0.9 GB of it. The last rows of
 ``pixels`` are the largest images that ``stylize.size_limit`` lets a method have. Renders are measured at a quarter and
@@ -23,7 +23,7 @@ from PIL import Image
 
 BUDGET = 2000  # MB of a process
 PHOTO = Path(__file__).parents[1] / "assets/photos/learn/cat.jpg"
-PARTS = ("learn", "apply", "compare", "pixels", "render")
+PARTS = ("learn", "apply", "compare", "audit", "pixels", "render")
 
 
 def fill(folder: Path, count: int, width: int, height: int) -> Path:
@@ -59,6 +59,13 @@ def compare(synthetic: Path, real: Path) -> None:
     compare(synthetic, real)
 
 
+def audit(results: Path, photos: Path) -> None:
+    """The default audit of two folders."""
+    from metrics import audit
+
+    audit(results, photos)
+
+
 def render(family: str, side: str) -> None:
     """One image of a family, encoded."""
     from stylize.data.encode import encode
@@ -88,9 +95,13 @@ def numbers(part: str, folder: Path) -> Iterator[tuple[str, float]]:
     """Peaks against the number of photos or images."""
     photos, style = fill(folder / "photos", 4, 160, 160), folder / "style.safetensors"
     if part == "learn":
-        for count in (10, 100, 400):
+        for count in (10, 100, 1000):
             many = fill(folder / f"photos-{count}", count, 160, 160)
             yield f"learn: {count} photos, 8 crops", peak("learn_photos", many, style, "8", "colour", "texture")
+        return
+    large = fill(folder / "large", 8, 8000, 8000) if part in ("compare", "audit") else folder
+    if part == "audit":
+        yield "audit: 8 images of 64 megapixels", peak("audit", large, photos)
         return
     peak("learn_photos", photos, style, "1", "texture")
     for count in (100, 1000):
@@ -98,7 +109,6 @@ def numbers(part: str, folder: Path) -> Iterator[tuple[str, float]]:
         work = ("apply", style, images, "texture") if part == "apply" else ("compare", images, photos)
         yield f"{part}: {count} images", peak(*work)
     if part == "compare":
-        large = fill(folder / "large", 8, 8000, 8000)
         yield "compare: 8 images of 64 megapixels", peak("compare", large, photos)
 
 
@@ -140,7 +150,7 @@ def main(parts: list[str]) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--task"]:
-        {"learn_photos": learn_photos, "apply": apply, "compare": compare, "render": render}[sys.argv[2]](*sys.argv[3:])
+        globals()[sys.argv[2]](*sys.argv[3:])
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6)
     else:
         main(sys.argv[1:] or list(PARTS))

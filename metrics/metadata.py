@@ -107,12 +107,15 @@ def companions(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def tags(row: Mapping[str, Any]) -> dict[str, str]:
-    """The columns with a single text, number or truth value that are not the name, label, group or a companion."""
+    """The columns with a single text, number or truth value that are not the name, label, group or a companion.
+
+    A number that is none (NaN), as an empty cell of a data frame is written, is no tag.
+    """
     beside = companions(row)
     return {
         name: str(value)
         for name, value in row.items()
-        if name not in OWN and name not in beside and isinstance(value, str | int | float)
+        if name not in OWN and name not in beside and isinstance(value, str | int | float) and value == value
     }
 
 
@@ -122,12 +125,16 @@ def _merge(merged: Metadata, rows: list[Row], folder: str, where: str, present: 
         merged.notes.append(f"{where}: names no file below {folder}, so it was passed over")
         return
     twice = unlabelled = 0
+    relabelled: list[str] = []
     seen: set[str] = set()
     for row, name in zip(rows, names, strict=True):
         if name is None:
             merged.outside.append((str(row["file_name"]), f"{where} names it, and it is not a file below the root"))
             continue
-        twice += name in seen
+        row = {column: _cell(column, value) for column, value in row.items()}
+        if name in seen:
+            twice += 1
+            relabelled += [name] if row.get("label") != merged.rows[name].get("label") else []
         unlabelled += "label" in row and row["label"] in (None, "")
         seen.add(name)
         beside = {column: _place(value, folder, present) or value for column, value in companions(row).items()}
@@ -137,10 +144,20 @@ def _merge(merged: Metadata, rows: list[Row], folder: str, where: str, present: 
     counts = [
         (missing, "rows without a file"),
         (twice, "further rows for a file that has one, of which the last counts"),
+        (len(relabelled), f"of them change a label, the first that of {relabelled[0]}" if relabelled else ""),
     ]
     odd = [f"{count} {what}" for count, what in [*counts, (unlabelled, "rows without a label")] if count]
     if odd:
         merged.notes.append(f"{where}: {', '.join(odd)}")
+
+
+def _cell(column: str, value: Any) -> Any:
+    """What a data frame with empty cells has made of a column, undone: NaN is no value, a label 3.0 is 3."""
+    if not isinstance(value, float):
+        return value
+    if value != value:
+        return None
+    return int(value) if column == "label" and value.is_integer() else value
 
 
 def _place(name: Any, folder: str, present: Callable[[str], bool]) -> str | None:

@@ -97,7 +97,7 @@ def _finish(app: typer.Typer, name: str) -> None:
         app(prog_name=name)
     except SystemExit as ended:  # how Typer ends, after Ctrl-C too
         if ended.code in STOPPED:
-            say(f"{name}: interrupted. Finished work is kept: the same command continues.")
+            say(f"{name}: interrupted. What is finished is kept: repeat the command to go on.")
         sys.stdout.flush()  # at the interpreter's end a fault would be no error of ours
         raise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 from metrics.errors import InputError
 
 SHARDS_PER_WORKER = 4  # a new process costs some seconds of imports, as much as this many shards
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 GRACE = 5  # seconds that a worker gets for the item at hand when the run stops
 
 
@@ -40,10 +42,12 @@ def in_parallel(task: Callable[[Any], Any], arguments: Sequence[Any], workers: i
             yield from map(task, arguments)
         return
     context = multiprocessing.get_context("spawn")  # fork is unsafe once torch or numba has started threads
-    others, stop = set(multiprocessing.active_children()), context.Event()
+    others = set(multiprocessing.active_children())
+    with _signals_held():
+        stop = context.Event()  # starts multiprocessing's own process, which keeps this; and lets signals through
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker, initargs=(task, stop))
     try:
-        with _interrupts_ignored():  # by the workers, which inherit it; this process stops them
+        with _signals_held():  # by the workers too, which inherit it; this process stops them
             futures = [pool.submit(_work, argument) for argument in arguments]
         for future in as_completed(futures):
             yield future.result()
@@ -87,13 +91,13 @@ _stop: Any = None  # in a worker: the event that its run stops
 def _start_worker(task: Callable[[Any], Any], stop: Any) -> None:
     global _task, _stop
     _task, _stop = task, stop
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # sent to the whole group; the parent decides
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in _SIGNALS:  # sent to the whole group; the parent decides
+        signal.signal(number, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = "1"  # for what the task imports later
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    atexit.register(os._exit, 0)  # runs last; without it, torch takes seconds to be taken down
 
 
 def _work(argument: Any) -> Any:
@@ -126,12 +130,19 @@ def _end(processes: set[Any]) -> None:
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
+def _signals_held() -> Iterator[None]:
+    """Let signals that stop a run wait; where the system has no such thing, and for the main thread, ignore Ctrl-C."""
+    if hasattr(signal, "pthread_sigmask"):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    elif threading.current_thread() is threading.main_thread():
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, handler)
+    else:
         yield
-        return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)

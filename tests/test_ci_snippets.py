@@ -198,6 +198,7 @@ def test_the_example_budgets_parse_as_they_are_and_in_full():
     assert [budget.place for budget in full.budgets] == ["after", "closed", "slices", "baseline"]
 
 
+@pytest.mark.slow
 def test_the_gitlab_job(checkout):
     job = GITLAB["domain-gap"]
     variables = {**job["variables"], "SYNTHETIC": "my renders"}

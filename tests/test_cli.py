@@ -124,7 +124,7 @@ def test_interrupting_says_how_to_continue(command, photos, monkeypatch):
 
     monkeypatch.setattr("stylize.styles.bank.learn", stop)
     code, _, stderr = command("stylize", "learn", photos, "s.safetensors")
-    assert code == 130 and "the same command continues" in stderr
+    assert code == 130 and "repeat the command to go on" in stderr
 
 
 @pytest.mark.parametrize("module", ["stylize.cli", "metrics.cli"])

@@ -107,6 +107,7 @@ def test_train(command, make, tmp_path):
     all_kinds(read_network(network)[0]["skipped"])
 
 
+@pytest.mark.slow
 def test_tune(command, make, tmp_path, monkeypatch):
     monkeypatch.setattr("stylize.tune.AUDITED", 2)
     photos, contents = make("photos", 16), make("set", 20, 50)

@@ -232,6 +232,7 @@ def test_dry_run_prints_the_plan_and_trains_nothing(recipe, patterns, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_pattern_families_and_several_fractals_per_image(recipe):
     options = recipe.parse(["pretrain", "dead-leaves", "x", "--classes", "2", "--per-class", "3", "--size", "28"])
     data, classes = recipe.training_set(options)

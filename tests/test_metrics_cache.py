@@ -410,6 +410,7 @@ def test_what_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="takes root to become another user")
 def test_another_users_cache_without_a_home(tmp_path):
     """Nobody may write the folder of a cache that root filled, nor read it."""

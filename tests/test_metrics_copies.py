@@ -86,6 +86,7 @@ def test_copies_are_found_and_nothing_else_is(folder, crops, monkeypatch):
     assert all(case.mirrored for case in caught["mirrored"])
 
 
+@pytest.mark.slow
 def test_a_case_points_at_the_place_that_was_copied(folder):
     photo = REAL.items[0].read()  # astronaut, 512 px
     flipped = np.asarray(Image.fromarray(photo[100:420, 150:470]).resize((SIZE, SIZE)))[:, ::-1]
@@ -119,6 +120,7 @@ def test_a_photo_that_is_there_twice_hides_no_copy(folder):
     assert audit(out, folder("doubled", pictures), held_out=FEW_HELD, patches=4).rate > 0.6
 
 
+@pytest.mark.slow
 def test_held_out_photos_that_are_not_are_said(folder, crops):
     leaked = folder("leaked", {f"{item.key}.png": item.read() for item in [*HELD, REAL[1]]})
     report = audit(attack(folder, crops, "unrelated"), REAL, held_out=leaked, patches=2)

@@ -216,6 +216,7 @@ def test_random_convolutions_load_no_weights(tmp_path):
 # --- precision
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_but_not_equal():
     images = noise(3, 3, 64, 64)
     exact, rough = load_extractor()(images), load_extractor(precision="bfloat16")(images)

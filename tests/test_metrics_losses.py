@@ -184,6 +184,31 @@ def test_metadata_as_csv_and_their_odd_rows(packed):
     assert any(odd in note and "1 rows without a label" in note for note in images.notes)
 
 
+def test_labels_that_a_data_frame_has_widened_are_whole_numbers_and_nan_is_none(folder, picture):
+    root = folder("set", {"a.png": picture(0), "b.png": picture(1), "c.png": picture(2)})
+    rows = ['{"file_name": "a.png", "label": 3.0, "view": NaN}', '{"file_name": "b.png", "label": NaN, "view": 2.5}']
+    (root / "metadata.jsonl").write_text("\n".join([*rows, '{"file_name": "c.png", "label": 7}']))
+    images = open_images(root)
+    assert images.labels == [3, None, 7]
+    assert [item.tags for item in images.items] == [{}, {"view": "2.5"}, {}]
+    assert any("1 rows without a label" in note for note in images.notes)
+    (root / "metadata.jsonl").unlink()
+    (root / "metadata.csv").write_text("file_name,label\na.png,3.0\nb.png,\nc.png,7.0\n")
+    assert open_images(root).labels == [3, None, 7]
+
+
+def test_a_second_row_that_changes_a_label_is_named(folder, picture):
+    root = folder("set", {"a.png": picture(0), "b.png": picture(1)})
+    rows = ["a.png,1", "b.png,2", "b.png,2", "a.png,5"]
+    (root / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    images = open_images(root)
+    assert images.labels == [5, 2]
+    assert any(
+        "2 further rows" in note and "1 of them change a label, the first that of a.png" in note
+        for note in images.notes
+    )
+
+
 def test_a_row_without_a_file_is_a_loss(tmp_path, folder):
     files = {"0.png": PNG, "metadata.jsonl": rows({"file_name": "0.png"}, {"file_name": "gone.png"})}
     where = {

@@ -113,6 +113,7 @@ def test_losses_in_a_feature_file_fail_the_gate_too(sets, tmp_path):
         assert result.verdict == "fail" and "2 of 10 images" in result.checks[-1].sentence
 
 
+@pytest.mark.slow
 def test_an_audit_lists_the_losses_of_all_its_sets(sets, monkeypatch):
     monkeypatch.setattr("metrics.copies.HELD_CROPS", 4)
     found = audit(lossy(sets["synthetic"]), lossy(sets["real"]), held_out=lossy(sets["floor"]), images=2, patches=2)

@@ -61,6 +61,7 @@ def cells(folder):
     return [json.loads(line) for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_from_photos_to_a_verdict_in_one_process(work, monkeypatch):
     stylize("invert", "real", "-o", "style.safetensors", *LEARN, "--batch", 2, "--vectors", 2, "--validate-every", 4)
     assert (

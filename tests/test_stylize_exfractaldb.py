@@ -31,6 +31,7 @@ def array(params):
 # The formula
 
 
+@pytest.mark.slow
 def test_single_orbit_is_the_published_game():
     maps = array(klass(0))
     system = game.system(maps)

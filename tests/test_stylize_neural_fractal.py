@@ -52,6 +52,7 @@ def test_golden(activation):
     assert digest(activation) == GOLDEN[activation]
 
 
+@pytest.mark.slow
 def test_golden_without_simd_or_hardware_fma(tmp_path):
     """A CPU with the oldest instruction set, whose multiply-adds are calls of the C library, gives the same bits."""
     code = (

@@ -1,5 +1,6 @@
 """Stopping: within the item at hand, with the exit code of the signal, nothing left behind, and the work continues."""
 
+import builtins
 import errno
 import os
 import signal
@@ -74,7 +75,7 @@ def tree(root):
 
 @pytest.mark.parametrize(
     ("number", "whole_group"),
-    [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGHUP, False)],
+    [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGHUP, True)],
 )
 def test_a_signal_ends_the_run_within_the_item_at_hand(tmp_path, number, whole_group):
     process = start(tmp_path, tmp_path / "out")
@@ -85,7 +86,7 @@ def test_a_signal_ends_the_run_within_the_item_at_hand(tmp_path, number, whole_g
     _, stderr = process.communicate(timeout=20)
     assert time.monotonic() - sent < 4  # a shard takes 1.6 s, the run 6.4 s
     assert process.returncode == 128 + number
-    assert stderr.strip() == "test: interrupted. Finished work is kept: the same command continues."
+    assert stderr.strip() == "test: interrupted. What is finished is kept: repeat the command to go on."
     assert not alive(process.pid)
     assert not list((tmp_path / "out").rglob(f"*{TEMPORARY}"))
     assert not (tmp_path / "out/run.json").exists()
@@ -136,6 +137,27 @@ def test_a_worker_that_does_not_end_is_killed(monkeypatch):
     assert time.monotonic() - start < 5
 
 
+class Heavy:
+    """What takes long to be taken down when the interpreter ends, like torch."""
+
+    def __del__(self):
+        time.sleep(60)
+
+
+def load(argument):
+    builtins.heavy = getattr(builtins, "heavy", None) or Heavy()
+
+
+def test_a_worker_ends_at_once_whatever_it_has_loaded(monkeypatch):
+    monkeypatch.setattr(processes, "SHARDS_PER_WORKER", 1)
+    monkeypatch.setattr(processes, "GRACE", 60)
+    results = in_parallel(load, range(2), 2)
+    assert [next(results), next(results)] == [None, None]
+    start = time.monotonic()
+    assert next(results, "no more") == "no more"
+    assert time.monotonic() - start < 30
+
+
 def unguarded(tmp_path, workers):
     script = tmp_path / "unguarded.py"
     script.write_text(
@@ -175,6 +197,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     assert (tmp_path / "job/a.bin").read_bytes() == b"x"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 def test_a_disk_that_is_really_full(tmp_path):
     disk = tmp_path / "disk"

@@ -166,6 +166,7 @@ def test_a_photo_that_cannot_be_opened_is_named(folder, picture, tmp_path):
 # --- the search -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_goes_the_same_way(photos, contents, tmp_path):
     whole = search(photos, contents, tmp_path / "whole", trials=10)
     first = search(photos, contents, tmp_path / "parts", trials=3)

@@ -95,6 +95,7 @@ def test_every_output_of_a_gate_obeys_no_name():
     assert "planted" in page and not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]", page)
 
 
+@pytest.mark.slow
 def test_damaged_images_with_such_names_are_listed_in_one_line_each(tmp_path):
     for i in range(4):
         Image.fromarray(np.random.default_rng(i).integers(0, 255, (32, 32, 3), np.uint8)).save(tmp_path / f"{i}.png")

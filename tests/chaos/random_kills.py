@@ -3,8 +3,9 @@
     python tests/chaos/random_kills.py [--minutes 12] [--seed 0]
 
 Each command runs once undisturbed. Then it is started again and again in a session of its own, and killed at a random
-moment by a random signal, until a run comes to its end; its files are compared with those of the undisturbed run.
-Prints a row per command; ends with 1 if a byte differs, a process or temporary file stays behind, or a traceback shows.
+moment by a random signal, or one of its workers is, until a run comes to its end; its files are compared with those of
+the undisturbed run. Prints a row per command; ends with 1 if a byte differs, a process or temporary file stays behind,
+or a traceback shows.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def commands(data: Path) -> dict[str, list[str]]:
     style = str(data / "style.safetensors")
     start(["stylize", "learn", str(photos), style, "--crops", "2", "--size", "64"], data / "cache").wait()
     lines = f"""
-        render    stylize render visual-atom {{out}} --classes 20 --per-class 40 --size 128
+        render    stylize render visual-atom {{out}} --classes 10 --per-class 40 --size 64 --workers 2
         learn     stylize learn {photos} {{out}}/s.safetensors --crops 8 --size 128
         apply     stylize apply {style} {contents}-many {{out}} --workers 2
         compare   domain-gap compare {contents} {photos} -o {{out}} --extractor random-conv
@@ -103,6 +104,14 @@ def alive(session: int) -> list[str]:
     return left
 
 
+def workers_of(parent: int) -> list[int]:
+    """The processes that a run has started to share its work."""
+    shown = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(parent)], capture_output=True, text=True, check=False
+    )
+    return [int(line.split()[0]) for line in shown.stdout.splitlines() if "spawn_main" in line]
+
+
 def tree(root: Path) -> dict[str, bytes]:
     """Every file below a folder that may not vary."""
     files = (path for path in root.rglob("*") if path.is_file() and path.name.strip(".") not in VOLATILE)
@@ -136,10 +145,13 @@ def disturb(name: str, words: list[str], data: Path, until: float, most: int, rn
             subprocess.run(["rm", "-rf", str(out)], check=True)
         except subprocess.TimeoutExpired:
             number = rng.choice(SIGNALS)
-            os.kill(process.pid, number)
+            workers = workers_of(process.pid)
+            one_worker = bool(workers) and rng.random() < 0.3
+            os.kill(rng.choice(workers) if one_worker else process.pid, signal.SIGKILL if one_worker else number)
             _, said = process.communicate()
             tally.kills += 1
-            if number != signal.SIGKILL:
+            tally.differing += one_worker and process.returncode not in (0, 2)
+            if one_worker or number != signal.SIGKILL:
                 tally.left += sum(path.name.endswith(".part.tmp") for path in out.rglob("*"))
         tally.left += len(alive(process.pid))
         if "Traceback" in said:
