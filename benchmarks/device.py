@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from metrics.extractors import load_extractor
-from metrics.kid import kid
+from metrics.statistics.kid import kid
 from stylize.patterns import FAMILIES, load_family
 from stylize.styles import METHODS, SLOW
 from stylize.styles.bank import learn

@@ -31,10 +31,10 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
-from metrics.frechet import frechet
-from metrics.kid import kid
-from metrics.kid_subsets import kid_subsets
-from metrics.permutation import permutation_test
+from metrics.statistics.frechet import frechet
+from metrics.statistics.kid import kid
+from metrics.statistics.kid_subsets import kid_subsets
+from metrics.statistics.permutation import permutation_test
 
 D = 2048
 SUBSETS, SUBSET_SIZE = 100, 1000  # the peers' defaults, and the published protocol

@@ -29,9 +29,9 @@ from torch_fidelity.utils import get_featuresdict_from_dataset
 from metrics.extractors import efficientnet_lite, load_extractor
 from metrics.extractors.extractor import Extractor
 from metrics.extractors.weights import read_weights
-from metrics.features import extract
-from metrics.images import open_images
-from metrics.kid import kid
+from metrics.features.extraction import extract
+from metrics.image_sets.open import open_images
+from metrics.statistics.kid import kid
 
 PHOTOS = Path(__file__).parent.parent / "assets" / "photos"
 SIDE, BATCH = 256, 32

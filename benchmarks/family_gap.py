@@ -13,10 +13,11 @@ import tempfile
 from pathlib import Path
 
 from metrics.extractors import load_extractor
-from metrics.features import extract
-from metrics.images import ImageSet, open_images
-from metrics.jackknife import interval
-from metrics.kid import kid
+from metrics.features.extraction import extract
+from metrics.image_sets.items import ImageSet
+from metrics.image_sets.open import open_images
+from metrics.statistics.jackknife import interval
+from metrics.statistics.kid import kid
 from stylize import render_patterns
 from stylize.patterns import FAMILIES
 

@@ -31,17 +31,18 @@ from _frontier import draw
 from _shapes import write_shapes
 from PIL import Image
 
-from metrics.copies import audit
+from metrics.comparison.label_probe import label_probe
+from metrics.comparison.structure import gradient_correlation
+from metrics.copy_audit.audit import audit
 from metrics.extractors import load_extractor
-from metrics.features import FeatureSet, extract
-from metrics.images import ImageSet, open_images
-from metrics.kid import kid
-from metrics.label_probe import label_probe
-from metrics.structure import gradient_correlation
+from metrics.features.extraction import FeatureSet, extract
+from metrics.image_sets.items import ImageSet
+from metrics.image_sets.open import open_images
+from metrics.statistics.kid import kid
 from stylize import render_patterns
-from stylize.apply import make_plan
 from stylize.styles import METHODS, PRESETS
 from stylize.styles.bank import CROPS, learn
+from stylize.writing.apply import make_plan
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = ROOT / "assets" / "photos"

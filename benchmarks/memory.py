@@ -4,8 +4,8 @@ Run:  python benchmarks/memory.py            about ten minutes on two cores
       python benchmarks/memory.py render     one part: learn, apply, compare, audit, pixels or render
 
 Every row is a process of its own with one thread; the program itself takes 0.6 to 0.9 GB of it. The last rows of
-``pixels`` are the largest images that ``stylize.size_limit`` lets a method have. Renders are measured at a quarter and
-half of the largest side and continued to it, in proportion to the pixels.
+``pixels`` are the largest images that ``stylize.writing.size_limit`` lets a method have. Renders are measured at a
+quarter and half of the largest side and continued to it, in proportion to the pixels.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def learn_photos(photos: Path, style: Path, crops: str, *methods: str) -> None:
 
 def apply(style: Path, images: Path, method: str) -> None:
     """Stylise a folder; every image must succeed."""
-    from stylize.apply import apply_style
+    from stylize.writing.apply import apply_style
 
     with tempfile.TemporaryDirectory() as out:
         last = list(apply_style(style, images, out, method=method, strength=0.75))[-1]
@@ -68,9 +68,9 @@ def audit(results: Path, photos: Path) -> None:
 
 def render(family: str, side: str) -> None:
     """One image of a family, encoded."""
-    from stylize.data.encode import encode
     from stylize.patterns import load_family, render_with_mask
     from stylize.patterns.dataset import resolve_classes
+    from stylize.writing.encode import encode
 
     module = load_family(resolve_classes(family, 1, {})[0])
     options = {"photo": str(PHOTO)} if family == "one-image" else {}
@@ -114,8 +114,8 @@ def numbers(part: str, folder: Path) -> Iterator[tuple[str, float]]:
 
 def pixels(folder: Path) -> Iterator[tuple[str, float]]:
     """Peaks of apply against megapixels: the presets, then every method at its limit."""
-    from stylize.size_limit import MEGAPIXELS
     from stylize.styles import PRESETS
+    from stylize.writing.size_limit import MEGAPIXELS
 
     photos = fill(folder / "photos", 4, 160, 160)
     presets = [(name, method, size) for name, (method, _) in PRESETS.items() for size in (1.0, 4.0)]
@@ -130,7 +130,7 @@ def pixels(folder: Path) -> Iterator[tuple[str, float]]:
 def renders() -> Iterator[tuple[str, float]]:
     """Peaks of every family at its largest side, continued from smaller ones."""
     from stylize.patterns import FAMILIES
-    from stylize.render import MAX_SIDE, SIDES
+    from stylize.writing.render import MAX_SIDE, SIDES
 
     for family in FAMILIES:
         side = SIDES.get(family, MAX_SIDE)

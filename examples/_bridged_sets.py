@@ -15,7 +15,8 @@ from torchvision.transforms import v2
 
 from metrics import open_images
 from metrics.errors import InputError
-from metrics.images import ImageError, Item
+from metrics.image_sets.decode import ImageError
+from metrics.image_sets.items import Item
 from metrics.seed import generator, seed_for
 
 

@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 
 from metrics import open_images
 from metrics.errors import InputError
-from metrics.images import Item
+from metrics.image_sets.items import Item
 from metrics.seed import generator
 from stylize.patterns import FAMILIES
 from stylize.patterns.dataset import MultiInstanceDataset, PatternDataset

@@ -9,7 +9,7 @@ from typing import Any
 
 from metrics import open_images
 from metrics.errors import InputError
-from metrics.images import ImageSet, Item
+from metrics.image_sets.items import ImageSet, Item
 from stylize import apply_style, learn, render_patterns
 from stylize.styles import PRESETS
 

@@ -26,7 +26,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from metrics.errors import InputError
-from metrics.images import ImageError, Item
+from metrics.image_sets.decode import ImageError
+from metrics.image_sets.items import Item
 from metrics.seed import generator, seed_for
 
 LOG = ("step", "loss", "lr", "seconds")

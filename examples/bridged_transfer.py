@@ -40,7 +40,7 @@ from metrics.errors import InputError
 from metrics.extractors.efficientnet_lite import classifier, packaged_weights
 from metrics.extractors.weights import read_weights
 from metrics.files import write_atomically
-from metrics.images import Item
+from metrics.image_sets.items import Item
 from metrics.seed import generator, seed_for
 
 REGIMES = ["vanilla", "matched", "matched+mixup", "mixed@0.5", "mixed@0.9", "synthetic"]

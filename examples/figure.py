@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from metrics.images import Crop, cut, decode, open_images
+from metrics.image_sets.decode import decode
+from metrics.image_sets.items import Crop, cut
+from metrics.image_sets.open import open_images
 
 COLUMNS, SIDE, GAP = 8, 192, 4
 

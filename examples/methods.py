@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from metrics.images import open_images
+from metrics.image_sets.open import open_images
 from stylize.patterns import load_family
 from stylize.styles.bank import learn, to_batch, to_image
 

@@ -33,9 +33,9 @@ from metrics.errors import InputError
 from metrics.extractors import load_extractor
 from metrics.extractors.efficientnet_lite import classifier, packaged_weights
 from metrics.extractors.weights import read_weights
-from metrics.images import ImageSet, Item
-from metrics.kid import kid
+from metrics.image_sets.items import ImageSet, Item
 from metrics.seed import seed_for
+from metrics.statistics.kid import kid
 
 JUDGE = "efficientnet-lite0"  # works offline
 STAGES = (0, 1, 2)  # of the network, at half, a quarter and an eighth of its input's side

@@ -44,9 +44,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms import v2
 
 from metrics import open_images
+from metrics.comparison.label_probe import ridge_scores
 from metrics.errors import InputError
-from metrics.images import Item
-from metrics.label_probe import ridge_scores
+from metrics.image_sets.items import Item
 from metrics.seed import seed_for
 from stylize.patterns import FAMILIES
 

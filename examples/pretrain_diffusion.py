@@ -32,10 +32,10 @@ from torch import nn
 from metrics import open_images
 from metrics.errors import InputError
 from metrics.extractors import load_extractor
-from metrics.frechet import frechet
-from metrics.images import Item
-from metrics.kid import kid
+from metrics.image_sets.items import Item
 from metrics.seed import seed_for
+from metrics.statistics.frechet import frechet
+from metrics.statistics.kid import kid
 
 SIGMA_DATA = 0.5  # standard deviation of images in [-1, 1], about
 P_MEAN, P_STD = -0.8, 1.6  # EDM2 at 64 px in pixels: ln σ ~ N(P_MEAN, P_STD²)

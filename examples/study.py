@@ -31,11 +31,11 @@ from _study_table import TASKS, write_table
 from metrics import open_images
 from metrics.errors import InputError
 from metrics.extractors import load_extractor
-from metrics.features import FeatureSet, extract
-from metrics.images import ImageSet, Item, cut, draw_crop
-from metrics.kid import kid
+from metrics.features.extraction import FeatureSet, extract
+from metrics.image_sets.arrays import Pixels
+from metrics.image_sets.items import ImageSet, Item, cut, draw_crop
 from metrics.seed import generator
-from metrics.sources.arrays import Pixels
+from metrics.statistics.kid import kid
 
 EXTRACTORS = ("efficientnet-lite0", "efficientnet-lite2")
 ORDER = (

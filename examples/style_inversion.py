@@ -19,13 +19,13 @@ import torch
 from fashion import CLASSES, HELD_OUT, accuracy, paint, photos, train_classifier
 from PIL import Image
 
+from metrics.commands.terminal import follow, say
 from metrics.errors import InputError
 from metrics.extractors import load_extractor
-from metrics.features import FeatureSet, extract
-from metrics.images import open_images
-from metrics.kid import kid
-from metrics.sliced_wasserstein import sliced_wasserstein
-from metrics.terminal import follow, say
+from metrics.features.extraction import FeatureSet, extract
+from metrics.image_sets.open import open_images
+from metrics.statistics.kid import kid
+from metrics.statistics.sliced_wasserstein import sliced_wasserstein
 from stylize.diffusion.generate import generate
 from stylize.diffusion.invert import invert
 from stylize.diffusion.prompts import PLAIN_PROMPT

@@ -6,21 +6,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .assertion import assert_domain_gap as assert_domain_gap
-    from .copies import audit as audit
-    from .gap import compare as compare
-    from .gap_report import GapReport as GapReport
-    from .images import open_images as open_images
+    from .budget_gate.assertion import assert_domain_gap as assert_domain_gap
+    from .comparison.compare import compare as compare
+    from .comparison.gap_report import GapReport as GapReport
+    from .copy_audit.audit import audit as audit
+    from .image_sets.open import open_images as open_images
     from .report import write_report as write_report
 
 __all__ = ["GapReport", "assert_domain_gap", "audit", "compare", "open_images", "write_report"]
 
 _HOMES = {
-    "assert_domain_gap": ".assertion",
-    "audit": ".copies",
-    "compare": ".gap",
-    "GapReport": ".gap_report",
-    "open_images": ".images",
+    "assert_domain_gap": ".budget_gate.assertion",
+    "audit": ".copy_audit.audit",
+    "compare": ".comparison.compare",
+    "GapReport": ".comparison.gap_report",
+    "open_images": ".image_sets.open",
     "write_report": ".report",
 }
 

@@ -7,3 +7,6 @@ class InputError(ValueError):
 
 class UndefinedError(InputError):
     """A statistic that these images leave undefined, while others can be measured."""
+
+
+MAX_ERRORS = 100  # images of a set that may be lost before a command stops, unless the user says otherwise

@@ -5,18 +5,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from .apply import apply_style as apply_style
-    from .render import render_patterns as render_patterns
     from .styles.bank import StyleBank as StyleBank
     from .styles.bank import learn as learn
+    from .writing.apply import apply_style as apply_style
+    from .writing.render import render_patterns as render_patterns
 
-__version__ = "0.1.0"
 __all__ = ["StyleBank", "__version__", "apply_style", "learn", "render_patterns"]
 
 _HOMES = {
-    "apply_style": ".apply",
-    "render_patterns": ".render",
+    "apply_style": ".writing.apply",
+    "render_patterns": ".writing.render",
     "learn": ".styles.bank",
     "StyleBank": ".styles.bank",
 }

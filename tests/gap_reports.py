@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-from metrics.gap_report import (
+from metrics.comparison.gap_report import (
     Example,
     Explained,
     GapReport,

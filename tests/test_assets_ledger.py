@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metrics.images import decode, open_images, sha256
-from metrics.ledger import licences
+from metrics.image_sets.decode import decode, sha256
+from metrics.image_sets.ledger import licences
+from metrics.image_sets.open import open_images
 
 PHOTOS = Path(__file__).parents[1] / "assets" / "photos"
 LEDGER = json.loads((PHOTOS / "ledger.json").read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from metrics.budgets import parse_budgets, read_budgets
+from metrics.budget_gate.budgets import parse_budgets, read_budgets
 
 FAST = "--metric kid --permutations 0 --explain 0 --extractor random-conv"
 ROOT = Path(__file__).parent.parent

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from metrics import cli as gap_cli
-from stylize import cli as stylize_cli
+from metrics.commands import main as gap_cli
+from stylize.commands import main as stylize_cli
 from stylize.styles import DEFAULT_METHOD, METHODS, PRESETS
 
 
@@ -91,7 +91,7 @@ def test_patterns_lists_families_and_prints_classes_that_render_takes_back(comma
 
 
 def test_audit_prints_its_markdown_and_writes_when_asked(command, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr("metrics.copies.HELD_CROPS", 4)
+    monkeypatch.setattr("metrics.copy_audit.audit.HELD_CROPS", 4)
     words = ("domain-gap", "audit", photos, photos, "--images", 2, "--patches", 2)
     code, stdout, stderr = command(*words)
     assert code == 0 and "near-verbatim copies" in stdout and stderr == ""
@@ -127,7 +127,7 @@ def test_interrupting_says_how_to_continue(command, photos, monkeypatch):
     assert code == 130 and "repeat the command to go on" in stderr
 
 
-@pytest.mark.parametrize("module", ["stylize.cli", "metrics.cli"])
+@pytest.mark.parametrize("module", ["stylize.commands.main", "metrics.commands.main"])
 def test_help_imports_no_torch_and_is_quick(module):
     script = (
         f"import sys; sys.argv = ['x', '--help']; import {module} as cli\ntry: cli.main()\nexcept SystemExit: pass\n"
@@ -181,10 +181,11 @@ def test_a_method_that_copies_says_so(command, photos, folder, picture, tmp_path
 
 def test_tune_prints_the_winning_command(command, photos, folder, picture, tmp_path, monkeypatch):
     """The whole command, with a search that is over at once."""
-    from stylize import study, tune_report
+    from stylize.tuning import report as tune_report
+    from stylize.tuning import study
 
     won = study.Trial(0, "complete", "colour", 0.5, "random", 0.1, 0.2, 0.9, None, 0.0, True, 1, 1)
-    monkeypatch.setattr("stylize.tune.tune", lambda *a, **k: iter([won]))
+    monkeypatch.setattr("stylize.tuning.search.tune", lambda *a, **k: iter([won]))
     monkeypatch.setattr(tune_report, "read_study", lambda out: ([won], study.Budget()))
     code, stdout, stderr = command("stylize", "tune", photos, tmp_path, tmp_path / "study", "--trials", 1)
     assert code == 0 and stdout.startswith("stylize apply ") and "--method colour --strength 0.5" in stdout

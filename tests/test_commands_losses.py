@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from metrics import cli as gap_cli
-from stylize import cli as stylize_cli
+from metrics.commands import main as gap_cli
+from stylize.commands import main as stylize_cli
 from stylize.styles.bank import StyleBank
 
 KINDS = {
@@ -102,14 +102,14 @@ def test_train(command, make, tmp_path):
     code, _, err = command(*words)
     assert code == 0
     told(err)
-    from stylize.styles.network import read_network
+    from stylize.styles.methods.network import read_network
 
     all_kinds(read_network(network)[0]["skipped"])
 
 
 @pytest.mark.slow
 def test_tune(command, make, tmp_path, monkeypatch):
-    monkeypatch.setattr("stylize.tune.AUDITED", 2)
+    monkeypatch.setattr("stylize.tuning.search.AUDITED", 2)
     photos, contents = make("photos", 16), make("set", 20, 50)
     out = tmp_path / "study"
     words = ("stylize", "tune", photos, contents, out, "--trials", 1, "--images", 20, "--method", "colour")
@@ -149,7 +149,7 @@ def test_stats(command, make, tmp_path):
 
 
 def test_audit(command, make, tmp_path, monkeypatch):
-    monkeypatch.setattr("metrics.copies.HELD_CROPS", 4)
+    monkeypatch.setattr("metrics.copy_audit.audit.HELD_CROPS", 4)
     results, photos = make("set", 4), make("photos", 3, 50, lost=False)
     words = ("domain-gap", "audit", results, photos, "-o", tmp_path / "audit", "--images", 4, "--patches", 1)
     code, out, _ = command(*words)

@@ -10,11 +10,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from metrics.cli import app as domain_gap
+from metrics.commands.main import app as domain_gap
 from metrics.extractors import load_extractor
-from metrics.images import open_images
-from metrics.kid import kid
-from stylize.cli import app
+from metrics.image_sets.open import open_images
+from metrics.statistics.kid import kid
+from stylize.commands.main import app
 from stylize.patterns import FAMILIES, load_family
 from stylize.styles import METHODS, SLOW
 from stylize.styles.bank import learn

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from metrics import cli as gap_cli
-from stylize import cli as stylize_cli
+from metrics.commands import main as gap_cli
+from stylize.commands import main as stylize_cli
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -12,18 +12,21 @@ import numpy as np
 import pytest
 import torch
 
-from metrics import decode as decoding
-from metrics import features
 from metrics.errors import InputError
 from metrics.extractors import load_extractor, preprocess
-from metrics.features import extract
-from metrics.images import ImageError, Item, decode, open_images
+from metrics.features import extraction as features
+from metrics.features.extraction import extract
+from metrics.image_sets import decode as decoding
+from metrics.image_sets.decode import ImageError, decode
+from metrics.image_sets.items import Item
+from metrics.image_sets.open import open_images
 from metrics.memory import PixelBudget, out_of_memory
 from stylize import apply_style, learn
-from stylize.render import SIDES, render_patterns
-from stylize.size_limit import MEGAPIXELS, check_size
-from stylize.styles import METHODS, gamut, patches, spectrum
+from stylize.styles import METHODS, gamut
 from stylize.styles.bank import StyleBank, to_batch
+from stylize.styles.methods import patches, spectrum
+from stylize.writing.render import SIDES, render_patterns
+from stylize.writing.size_limit import MEGAPIXELS, check_size
 
 
 def png_of_no_pixels(width, height):

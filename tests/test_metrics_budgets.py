@@ -2,7 +2,7 @@
 
 import pytest
 
-from metrics.budgets import Budget, Budgets, combine, from_flags, from_mapping, parse_budgets, read_budgets
+from metrics.budget_gate.budgets import Budget, Budgets, combine, from_flags, from_mapping, parse_budgets, read_budgets
 from metrics.errors import InputError
 
 FILE = """

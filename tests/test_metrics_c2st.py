@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from metrics.c2st import RIDGE, c2st
+from metrics.comparison.label_probe import ridge_scores
 from metrics.errors import InputError
-from metrics.label_probe import ridge_scores
+from metrics.statistics.c2st import RIDGE, c2st
 
 
 def draws(n, m, d, shift=0.0, seed=0):
@@ -35,11 +35,11 @@ def test_smallest_case_by_hand(seed):
 def test_area_is_that_of_a_ridge_classifier_trained_without_the_fold(d):
     """Each fold is recovered by its own groups; the classifier and the area come from other code."""
     x, y = draws(23, 31, d, 0.3)
-    from metrics.c2st import _hash_order  # the folds are the ranks in hash order, dealt out in turn
+    from metrics.statistics.c2st import _hash_order  # the folds are the ranks in hash order, dealt out in turn
 
     fold = np.concatenate([_hash_order(None, len(rows), name, 4) % 5 for rows, name in ((x, "x"), (y, "y"))])
     pooled, target = np.concatenate([x, y]), np.repeat([1.0, -1.0], [23, 31])
-    import metrics.label_probe as probe
+    import metrics.comparison.label_probe as probe
 
     before, probe.RIDGE = probe.RIDGE, RIDGE
     try:

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from metrics import cache as module
-from metrics.cache import FeatureCache, default_folder
 from metrics.errors import InputError
 from metrics.extractors.extractor import Extractor
-from metrics.features import extract
-from metrics.images import Crop, open_images
+from metrics.features import cache as module
+from metrics.features.cache import FeatureCache, default_folder
+from metrics.features.extraction import extract
+from metrics.image_sets.items import Crop
+from metrics.image_sets.open import open_images
 
 
 class Mixed(torch.nn.Module):
@@ -334,7 +335,7 @@ def a_folder(folder, monkeypatch):
 
 @pytest.mark.parametrize("fault", [no_home, in_a_file, garbage, truncated, empty, a_folder])
 def test_a_command_goes_on_without_its_cache_and_says_so_once(fault, photos, tmp_path, monkeypatch, capsys):
-    from metrics import cli
+    from metrics.commands import main as cli
 
     folder = tmp_path / "cache"
     monkeypatch.setenv("REVERSE_STYLIZE_CACHE", str(folder))
@@ -355,7 +356,7 @@ def exclusive(path):
 
 
 def test_a_lock_that_stays_costs_one_wait(photos, tmp_path, monkeypatch, capsys):
-    from metrics import cli
+    from metrics.commands import main as cli
 
     monkeypatch.setenv("REVERSE_STYLIZE_CACHE", str(tmp_path))
     monkeypatch.setattr(module, "WAIT", 0.3)

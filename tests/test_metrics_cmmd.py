@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-import metrics.mmd
-from metrics.cmmd import cmmd
+import metrics.statistics.mmd
 from metrics.errors import InputError
+from metrics.statistics.cmmd import cmmd
 
 
 def waves(n, d, a, b, s, t):
@@ -84,7 +84,7 @@ def test_groups_leave_out_the_pairs_inside_a_photo():
 def test_does_not_depend_on_block_size_or_order(monkeypatch):
     x, y = pair(45, 31, 10)
     whole = cmmd(x, y)
-    monkeypatch.setattr(metrics.mmd, "BLOCK", 7)
+    monkeypatch.setattr(metrics.statistics.mmd, "BLOCK", 7)
     rng = np.random.default_rng(0)
     again = cmmd(x[rng.permutation(45)], y[rng.permutation(31)])
     assert (again.value, again.se) == pytest.approx((whole.value, whole.se), rel=1e-9)

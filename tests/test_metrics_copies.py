@@ -7,12 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from metrics import copies, patch_search
-from metrics.copies import audit, clustered
-from metrics.copy_report import Case, CopyReport, ScaleRate
+from metrics.copy_audit import audit as copies
+from metrics.copy_audit import patch_search
+from metrics.copy_audit.audit import audit, clustered
+from metrics.copy_audit.patch_search import CELLS, Descriptor, Scale, cut_patches, sample_patches, search
+from metrics.copy_audit.report import Case, CopyReport, ScaleRate
 from metrics.errors import InputError
-from metrics.images import ImageSet, decode, open_images
-from metrics.patch_search import CELLS, Descriptor, Scale, cut_patches, sample_patches, search
+from metrics.image_sets.decode import decode
+from metrics.image_sets.items import ImageSet
+from metrics.image_sets.open import open_images
 from metrics.report import audit_to_html, audit_to_markdown, write_audit
 from metrics.report.audit import audit_verdict
 

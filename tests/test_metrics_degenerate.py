@@ -9,14 +9,14 @@ import pytest
 import torch
 import typer
 
-from metrics import cli as gap_cli
+from metrics.commands import main as gap_cli
+from metrics.comparison.compare import compare
 from metrics.errors import InputError, UndefinedError
-from metrics.features import FeatureSet
-from metrics.gap import compare
-from metrics.mmd import median_distance
+from metrics.features.extraction import FeatureSet
 from metrics.report import from_json, to_html, to_json, to_markdown
-from metrics.statistics import METRICS
-from stylize import cli as stylize_cli
+from metrics.statistics.mmd import median_distance
+from metrics.statistics.table import METRICS
+from stylize.commands import main as stylize_cli
 
 ROOT = Path(__file__).parent.parent
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-import metrics.embedding_map
-from metrics.embedding_map import embedding_map
+import metrics.comparison.embedding_map
+from metrics.comparison.embedding_map import embedding_map
 from metrics.errors import InputError
 
 
@@ -63,7 +63,7 @@ def test_umap_is_asked_for_the_plane_with_a_seed_of_its_own(monkeypatch):
     module = ModuleType("umap")
     module.UMAP = Umap
     monkeypatch.setitem(sys.modules, "umap", module)
-    monkeypatch.setattr(metrics.embedding_map, "find_spec", lambda name: module)
+    monkeypatch.setattr(metrics.comparison.embedding_map, "find_spec", lambda name: module)
     x, y = draws()
     result = embedding_map(x, y, "umap", seed=3)
     np.testing.assert_allclose(result.x, x[:, :2], rtol=1e-6)
@@ -75,7 +75,7 @@ def test_umap_is_asked_for_the_plane_with_a_seed_of_its_own(monkeypatch):
 
 
 def test_umap_without_its_package_names_the_command(monkeypatch):
-    monkeypatch.setattr(metrics.embedding_map, "find_spec", lambda name: None)
+    monkeypatch.setattr(metrics.comparison.embedding_map, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install umap-learn\. Or use the map 'pca'"):
         embedding_map(*draws(), "umap")
 

@@ -15,7 +15,7 @@ from metrics.errors import InputError
 from metrics.extractors import DEFAULT, EXTRACTORS, efficientnet_lite, load_extractor
 from metrics.extractors.extractor import Extractor
 from metrics.extractors.weights import read_weights
-from metrics.images import decode
+from metrics.image_sets.decode import decode
 
 torch.set_num_threads(1)
 PHOTOS = Path(__file__).parent.parent / "assets" / "photos"

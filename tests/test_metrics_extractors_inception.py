@@ -13,14 +13,14 @@ from torch.nn.functional import interpolate
 from torch_fidelity import calculate_metrics
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from metrics.decode import decode
 from metrics.errors import InputError
 from metrics.extractors import inception, levels, load_extractor, load_levels
 from metrics.extractors.inception_resize import PRESETS
-from metrics.features import extract
-from metrics.frechet import frechet
-from metrics.images import open_images
-from metrics.kid import kid
+from metrics.features.extraction import extract
+from metrics.image_sets.decode import decode
+from metrics.image_sets.open import open_images
+from metrics.statistics.frechet import frechet
+from metrics.statistics.kid import kid
 
 
 def noise(*size, seed=0):

@@ -10,7 +10,7 @@ from metrics.errors import InputError
 from metrics.extractors import EXTRACTORS, efficientnet_lite, levels, load_extractor, load_levels
 from metrics.extractors.network import Network, Taps, spread_out
 from metrics.extractors.weights import read_weights
-from metrics.kid import kid
+from metrics.statistics.kid import kid
 
 
 def noise(*size, seed=0):

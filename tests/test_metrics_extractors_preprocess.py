@@ -8,9 +8,9 @@ import timm
 import torch
 from PIL import Image
 
-from metrics.decode import decode
 from metrics.errors import InputError
 from metrics.extractors.preprocess import Preprocess
+from metrics.image_sets.decode import decode
 
 PHOTO = Path(__file__).parent.parent / "assets" / "photos" / "learn" / "cat.jpg"
 

@@ -6,8 +6,9 @@ from safetensors.torch import load_file, save_file
 from metrics.errors import InputError
 from metrics.extractors import load_extractor
 from metrics.extractors.extractor import Extractor
-from metrics.features import FeatureSet, check_comparable, extract
-from metrics.images import ImageSet, open_images
+from metrics.features.extraction import FeatureSet, check_comparable, extract
+from metrics.image_sets.items import ImageSet
+from metrics.image_sets.open import open_images
 
 torch.set_num_threads(1)
 

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import metrics.frechet
+import metrics.statistics.frechet
 from metrics.errors import InputError
-from metrics.frechet import first_order_bias, frechet, frechet_from_statistics
+from metrics.statistics.frechet import first_order_bias, frechet, frechet_from_statistics
 
 torch.set_num_threads(1)
 
@@ -112,7 +112,7 @@ def test_does_not_depend_on_how_many_rows_are_taken_at_a_time(monkeypatch, dtype
     x, y = (f.astype(dtype) for f in pair(90, 70, 16))
     whole = frechet(x, y)
     for rows in (1, 20, 64, 70):
-        monkeypatch.setattr(metrics.frechet, "ROWS", rows)
+        monkeypatch.setattr(metrics.statistics.frechet, "ROWS", rows)
         assert frechet(x, y).value == pytest.approx(whole.value, rel=1e-12)
         assert frechet(x, y).bias == pytest.approx(whole.bias, rel=1e-12)
 
@@ -120,7 +120,7 @@ def test_does_not_depend_on_how_many_rows_are_taken_at_a_time(monkeypatch, dtype
 def test_both_routes_with_many_images_give_the_same(monkeypatch):
     x, y = pair(90, 70, 16)
     fast = frechet(x, y).value
-    monkeypatch.setattr(metrics.frechet, "ACCURACY", 0.0)
+    monkeypatch.setattr(metrics.statistics.frechet, "ACCURACY", 0.0)
     assert frechet(x, y).value == pytest.approx(fast, rel=1e-12)
 
 

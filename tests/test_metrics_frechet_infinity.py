@@ -3,8 +3,8 @@ import pytest
 import scipy.stats
 
 from metrics.errors import InputError
-from metrics.frechet import frechet
-from metrics.frechet_infinity import frechet_infinity
+from metrics.statistics.frechet import frechet
+from metrics.statistics.frechet_infinity import frechet_infinity
 
 
 def sample(n, d, seed, shift=0.0, scale=1.0):

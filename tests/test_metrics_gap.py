@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from metrics import comparison_sets, gap
+from metrics.comparison import compare as gap
+from metrics.comparison import sets as comparison_sets
+from metrics.comparison.compare import compare
+from metrics.comparison.structure import edge_f_score, gradient_correlation
 from metrics.errors import InputError
-from metrics.features import FeatureSet
-from metrics.gap import compare
-from metrics.images import ImageSet, open_images
-from metrics.kid import kid
+from metrics.features.extraction import FeatureSet
+from metrics.image_sets.items import ImageSet
+from metrics.image_sets.open import open_images
 from metrics.report import from_json, to_json
-from metrics.structure import edge_f_score, gradient_correlation
+from metrics.statistics.kid import kid
 
 
 @pytest.fixture
@@ -208,7 +210,7 @@ def test_what_is_kept_of_structure_and_labels(folder, picture, features):
 
 
 def test_at_most_pairs_are_measured_and_spread_evenly(folder, picture, features, monkeypatch):
-    monkeypatch.setattr("metrics.kept.PAIRS", 3)
+    monkeypatch.setattr("metrics.comparison.kept.PAIRS", 3)
     before, after = sets_of_scenes(folder, picture)
     features({"raw": normal(0, 12), "out": normal(1, 12), "real": normal(1, 10)})
     report = compare(after, images(folder, picture, "real", 10), before=before, metrics=["kid"])

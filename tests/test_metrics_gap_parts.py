@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from metrics import cli
+from metrics.commands import main as cli
+from metrics.comparison.compare import compare
 from metrics.errors import InputError
 from metrics.extractors import levels, load_extractor
-from metrics.features import extract
-from metrics.frechet import frechet
-from metrics.frechet_sources import mean_and_covariance
-from metrics.gap import compare
-from metrics.images import open_images
-from metrics.kid import kid
-from metrics.mmd import paired_difference
-from metrics.permutation import permutation_test
+from metrics.features.extraction import extract
+from metrics.features.statistics_file import write_statistics
+from metrics.image_sets.open import open_images
 from metrics.report import from_json, to_json, verdict
-from metrics.statistics import METRICS, measure
-from metrics.statistics_file import write_statistics
+from metrics.statistics.frechet import frechet
+from metrics.statistics.frechet_sources import mean_and_covariance
+from metrics.statistics.kid import kid
+from metrics.statistics.mmd import paired_difference
+from metrics.statistics.permutation import permutation_test
+from metrics.statistics.table import METRICS, measure
 
 NET = "random-conv"  # needs no weights and little time
 
@@ -58,7 +58,7 @@ def test_permutation_test_of_the_report_is_the_one_of_the_features(sets):
 
 
 def test_a_test_that_is_left_out_is_said(sets, monkeypatch):
-    monkeypatch.setattr("metrics.gap.TESTABLE", 30)
+    monkeypatch.setattr("metrics.comparison.compare.TESTABLE", 30)
     report = compare(sets[0], sets[2], extractor=NET, metrics=["kid"], explained=0)
     assert report.permuted is None and report.config["permutations"] == 0
     assert any("No permutation test" in text for text in report.row("after").measurements[0].warnings)
@@ -181,7 +181,7 @@ def test_sizes_that_make_a_gap_of_their_own_are_said(folder, picture, sets):
 def test_what_cannot_work_is_refused_before_any_image_is_decoded(sets, tmp_path, monkeypatch):
     after, _, real = sets
     features(real).save(tmp_path / "real.safetensors")
-    monkeypatch.setattr("metrics.comparison_sets.extract", lambda *a, **k: pytest.fail("extraction began"))
+    monkeypatch.setattr("metrics.comparison.sets.extract", lambda *a, **k: pytest.fail("extraction began"))
     with pytest.raises(InputError, match="unknown slice 'weather'"):
         compare(after, real, extractor=NET, slices=["weather"])
     with pytest.raises(InputError, match="have no labels and no metadata"):

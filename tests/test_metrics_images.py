@@ -9,7 +9,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from metrics.errors import InputError
-from metrics.images import ImageError, decode, dimensions, natural, open_images, sha256
+from metrics.image_sets.decode import ImageError, decode, dimensions, sha256
+from metrics.image_sets.items import natural
+from metrics.image_sets.open import open_images
 
 SQUARE = np.arange(12 * 16 * 3, dtype=np.uint8).reshape(12, 16, 3)
 

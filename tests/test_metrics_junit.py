@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 import pytest
 from test_metrics_gate import budgets, measured, report
 
+from metrics.budget_gate.gate import gate
+from metrics.comparison.gap_report import Kept, Permuted, Row, SetSummary, Slice
 from metrics.errors import InputError
-from metrics.gap_report import Kept, Permuted, Row, SetSummary, Slice
-from metrics.gate import gate
 from metrics.report.junit import to_junit, write_junit
 from metrics.report.scalars import scalars, write_scalars
 

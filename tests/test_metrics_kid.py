@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-import metrics.mmd
+import metrics.statistics.mmd
 from metrics.errors import InputError
-from metrics.jackknife import interval, jackknife
-from metrics.kid import kid
-from metrics.precision import ieee_float32
+from metrics.extractors.float_precision import ieee_float32
+from metrics.statistics.jackknife import interval, jackknife
+from metrics.statistics.kid import kid
 
 torch.set_num_threads(1)
 
@@ -94,7 +94,7 @@ def test_of_a_set_with_itself_is_slightly_negative():
 def test_does_not_depend_on_the_block_size(monkeypatch, block, dtype):
     x, y = (f.astype(dtype) for f in pair(45, 31, 10))
     whole = kid(x, y, groups_x=[i % 6 for i in range(45)])
-    monkeypatch.setattr(metrics.mmd, "BLOCK", block)
+    monkeypatch.setattr(metrics.statistics.mmd, "BLOCK", block)
     tiled = kid(x, y, groups_x=[i % 6 for i in range(45)])
     tolerance = 1e-6 if dtype == np.float32 else 1e-13
     assert tiled.value == pytest.approx(whole.value, abs=tolerance)

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-import metrics.mmd
+import metrics.statistics.mmd
 from metrics.errors import InputError
-from metrics.kid import kid
-from metrics.kid_subsets import kid_subsets
+from metrics.statistics.kid import kid
+from metrics.statistics.kid_subsets import kid_subsets
 
 
 def waves(n, d, a, b, s, t):
@@ -61,7 +61,7 @@ def test_the_seed_is_that_of_torch_fidelity():
 def test_both_ways_and_all_blocks_give_the_same(monkeypatch):
     x, y = pair(90, 70, 8)
     at_once = kid_subsets(x, y, subsets=30, size=40)
-    monkeypatch.setattr(metrics.mmd, "BLOCK", 17)
+    monkeypatch.setattr(metrics.statistics.mmd, "BLOCK", 17)
     np.testing.assert_allclose(kid_subsets(x, y, subsets=30, size=40).values, at_once.values, atol=1e-13)
     random = np.random.RandomState(2020)
     one_by_one = [

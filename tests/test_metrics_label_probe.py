@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from metrics.comparison.label_probe import FOLDS, RIDGE, label_probe, ridge_scores
 from metrics.errors import InputError
-from metrics.features import FeatureSet
-from metrics.label_probe import FOLDS, RIDGE, label_probe, ridge_scores
+from metrics.features.extraction import FeatureSet
 
 
 def made(features, labels, keys=None, groups=None):

@@ -8,11 +8,12 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from metrics import spdx
 from metrics.errors import InputError
-from metrics.images import open_images, sha256
-from metrics.ledger import check_allowed, ledger_rows, licences, restricted, write_ledger
-from metrics.rights import embedded, of_reuse, of_sidecar
+from metrics.image_sets import spdx
+from metrics.image_sets.decode import sha256
+from metrics.image_sets.ledger import check_allowed, ledger_rows, licences, restricted, write_ledger
+from metrics.image_sets.open import open_images
+from metrics.image_sets.rights import embedded, of_reuse, of_sidecar
 
 BY = "https://creativecommons.org/licenses/by/4.0/"
 

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metrics.decode import decode, dimensions
 from metrics.errors import InputError
-from metrics.images import Crop, ImageError, cut, open_images
-from metrics.metadata import normalised
+from metrics.image_sets.decode import ImageError, decode, dimensions
+from metrics.image_sets.items import Crop, cut
+from metrics.image_sets.metadata import normalised
+from metrics.image_sets.open import open_images
 
 
 def image(seed=0, side=16):

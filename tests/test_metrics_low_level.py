@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from metrics.errors import InputError
-from metrics.low_level import MEASURES, common_side, lab, low_level_gaps, measure_low_level
+from metrics.statistics.low_level import MEASURES, common_side, lab, low_level_gaps, measure_low_level
 
 NAMES = [measure.name for measure in MEASURES]
 

@@ -4,11 +4,11 @@ import scipy.stats
 import torch
 from scipy.spatial.distance import cdist, pdist
 
-import metrics.mmd
+import metrics.statistics.mmd
 from metrics.errors import InputError
-from metrics.jackknife import interval
-from metrics.kid import kid
-from metrics.mmd import energy, median_distance, mmd, paired_difference, rbf
+from metrics.statistics.jackknife import interval
+from metrics.statistics.kid import kid
+from metrics.statistics.mmd import energy, median_distance, mmd, paired_difference, rbf
 
 
 def waves(n, d, a, b, s, t):
@@ -101,7 +101,7 @@ def test_median_distance_is_that_of_all_pairs(n, m):
 
 def test_median_distance_of_many_rows_is_that_of_an_even_subset(monkeypatch):
     x, y = pair(60, 41, 5)
-    monkeypatch.setattr(metrics.mmd, "MEDIAN_ROWS", 51)
+    monkeypatch.setattr(metrics.statistics.mmd, "MEDIAN_ROWS", 51)
     assert median_distance(x, y) == pytest.approx(np.median(pdist(np.concatenate([x, y])[::2])), rel=1e-12)
 
 
@@ -111,7 +111,7 @@ def test_does_not_depend_on_the_block_size_or_the_order(monkeypatch, statistic, 
     x, y = (f.astype(dtype) for f in pair(45, 31, 10))
     whole = statistic(x, y, groups_x=[i % 6 for i in range(45)])
     order = np.random.default_rng(0).permutation(45)
-    monkeypatch.setattr(metrics.mmd, "BLOCK", 7)
+    monkeypatch.setattr(metrics.statistics.mmd, "BLOCK", 7)
     tiled = statistic(x[order], y[::-1], groups_x=[i % 6 for i in order])
     tolerance = 1e-6 if dtype == np.float32 else 1e-13
     assert tiled.value == pytest.approx(whole.value, abs=tolerance)

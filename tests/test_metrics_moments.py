@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from metrics.block_kid import BlockKid
 from metrics.errors import InputError
-from metrics.frechet import frechet, frechet_from_moments
-from metrics.kid import kid
-from metrics.moments import Moments
+from metrics.statistics.block_kid import BlockKid
+from metrics.statistics.frechet import frechet, frechet_from_moments
+from metrics.statistics.kid import kid
+from metrics.statistics.moments import Moments
 
 
 def waves(n, d, a, b, s, t):

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from metrics.errors import InputError
-from metrics.frechet import frechet
-from metrics.kid import kid
-from metrics.noise_floor import noise_floor
+from metrics.statistics.frechet import frechet
+from metrics.statistics.kid import kid
+from metrics.statistics.noise_floor import noise_floor
 
 
 def features(photos, each, d=4, seed=0):

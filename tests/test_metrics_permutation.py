@@ -6,14 +6,14 @@ import pytest
 import scipy.stats
 import torch
 
-import metrics.gram
-import metrics.mmd
-import metrics.permutation
+import metrics.statistics.gram
+import metrics.statistics.mmd
+import metrics.statistics.permutation
 from metrics.errors import InputError
-from metrics.frechet import frechet
-from metrics.kid import kid
-from metrics.mmd import energy, median_distance, rbf
-from metrics.permutation import STATISTICS, permutation_test
+from metrics.statistics.frechet import frechet
+from metrics.statistics.kid import kid
+from metrics.statistics.mmd import energy, median_distance, rbf
+from metrics.statistics.permutation import STATISTICS, permutation_test
 
 PAIR = [  # 64/48/16 of the golden values in tests/test_metrics_kid.py and tests/test_metrics_frechet.py
     ("kid", -0.072620622627865),
@@ -117,9 +117,9 @@ def test_does_not_depend_on_blocks_or_on_holding_the_matrix(monkeypatch, dtype, 
     names = STATISTICS if dense else STATISTICS[:3]
     groups = [i % 25 for i in range(40)]
     whole = permutation_test(x, y, names, 99, groups_x=groups)
-    monkeypatch.setattr(metrics.mmd, "BLOCK", 9)
+    monkeypatch.setattr(metrics.statistics.mmd, "BLOCK", 9)
     if not dense:
-        monkeypatch.setattr(metrics.gram, "DENSE_ROWS", 10)
+        monkeypatch.setattr(metrics.statistics.gram, "DENSE_ROWS", 10)
     tiled = permutation_test(x, y, names, 99, groups_x=groups)
     tolerance = 1e-6 if dtype == np.float32 and not dense else 1e-12
     assert tiled.values == pytest.approx(whole.values, abs=tolerance)
@@ -220,7 +220,7 @@ def test_groups_of_systematically_other_sizes_are_told():
 
 
 def test_fid_leaves_a_large_test_with_a_note(monkeypatch):
-    monkeypatch.setattr(metrics.permutation, "DENSE_ROWS", 40)
+    monkeypatch.setattr(metrics.statistics.permutation, "DENSE_ROWS", 40)
     x, y = pair(30, 24, 4)
     result = permutation_test(x, y, permutations=19)
     assert list(result.p_values) == ["kid", "rbf", "energy"]

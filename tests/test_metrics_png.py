@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from metrics.decode import ImageError, decode, dimensions
+from metrics.image_sets.decode import ImageError, decode, dimensions
 
 SIDE = 8
 

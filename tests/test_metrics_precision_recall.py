@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-import metrics.neighbours
+import metrics.statistics.neighbours
 from metrics.errors import InputError
-from metrics.neighbours import nearest
-from metrics.precision_recall import density_coverage, precision_recall
+from metrics.statistics.neighbours import nearest
+from metrics.statistics.precision_recall import density_coverage, precision_recall
 
 
 def waves(n, d, a, b, s, t):
@@ -153,7 +153,7 @@ def test_does_not_depend_on_block_size_or_order(monkeypatch, block):
     x[:10] = y[:10]
     whole = all_four(x, y)
     indices, distances = nearest(x, y)
-    monkeypatch.setattr(metrics.neighbours, "BLOCK", block)
+    monkeypatch.setattr(metrics.statistics.neighbours, "BLOCK", block)
     rng = np.random.default_rng(0)
     one, two, columns = rng.permutation(45), rng.permutation(31), rng.permutation(3)
     assert all_four(x, y) == whole

@@ -8,7 +8,7 @@ import pytest
 from gap_reports import write_page
 from PIL import Image
 
-from metrics.copy_report import Case, CopyReport, ScaleRate
+from metrics.copy_audit.report import Case, CopyReport, ScaleRate
 from metrics.report import audit_to_html
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -10,7 +10,7 @@ from gap_reports import KID, measured, parts, report, row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metrics.gap_report import Explained, Point
+from metrics.comparison.gap_report import Explained, Point
 from metrics.report import to_html
 from metrics.report.chart import chart, layer_of, profile_chart, ticks_over
 from metrics.report.scatter import POINTS, WIDTH, scatter

@@ -6,8 +6,8 @@ import stat
 import pytest
 from gap_reports import report
 
+from metrics.comparison.gap_report import Example
 from metrics.errors import InputError
-from metrics.gap_report import Example
 from metrics.report import from_json, to_html, to_json, to_markdown, write_report
 
 

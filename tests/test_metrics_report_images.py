@@ -8,7 +8,7 @@ import numpy as np
 from gap_reports import plain_text, report, save
 from PIL import Image
 
-from metrics.gap_report import Example, Explained
+from metrics.comparison.gap_report import Example, Explained
 from metrics.report import to_html
 from metrics.report.grid import EXPLAINED, LARGEST, ROWS, SIDE, explained, grid
 

@@ -9,8 +9,8 @@ from gap_reports import full_report, measured, report, row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metrics.comparison.gap_report import Example
 from metrics.errors import InputError
-from metrics.gap_report import Example
 from metrics.report import from_json, to_html, to_json, to_markdown
 
 

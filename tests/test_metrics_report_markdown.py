@@ -7,7 +7,7 @@ from gap_reports import FID, HOSTILE, MARKUP, hostile_report, measured, parts, r
 from hypothesis import given, settings
 from markdown_it import MarkdownIt
 
-from metrics.gap_report import LowLevel, Slice
+from metrics.comparison.gap_report import LowLevel, Slice
 from metrics.report import to_markdown
 
 

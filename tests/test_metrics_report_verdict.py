@@ -5,7 +5,7 @@ import math
 import pytest
 from gap_reports import measured, plain_text, report, row
 
-from metrics.gap_report import Permuted
+from metrics.comparison.gap_report import Permuted
 from metrics.report import to_html, to_markdown, verdict
 
 

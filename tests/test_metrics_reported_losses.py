@@ -9,19 +9,20 @@ import pytest
 from gap_reports import plain_text, report
 from PIL import Image
 
-from metrics.budgets import combine, from_flags
-from metrics.copies import audit
+from metrics.budget_gate.budgets import combine, from_flags
+from metrics.budget_gate.gate import gate
+from metrics.comparison.compare import compare
+from metrics.comparison.gap_report import SetSummary
+from metrics.copy_audit.audit import audit
 from metrics.extractors import load_extractor
-from metrics.features import FeatureSet, extract
-from metrics.gap import compare
-from metrics.gap_report import SetSummary
-from metrics.gate import gate
-from metrics.images import ImageSet, open_images
-from metrics.kid import kid
+from metrics.features.extraction import FeatureSet, extract
+from metrics.image_sets.items import ImageSet
+from metrics.image_sets.open import open_images
 from metrics.report import audit_to_html, audit_to_markdown, from_json, to_html, to_json, to_markdown
 from metrics.report.audit import audit_verdict
 from metrics.report.junit import to_junit
 from metrics.report.step_summary import gate_markdown
+from metrics.statistics.kid import kid
 
 FAST = {"extractor": "random-conv", "permutations": 0, "explained": 0, "metrics": ("kid",)}
 NOTE = "3 files are no images"
@@ -115,7 +116,7 @@ def test_losses_in_a_feature_file_fail_the_gate_too(sets, tmp_path):
 
 @pytest.mark.slow
 def test_an_audit_lists_the_losses_of_all_its_sets(sets, monkeypatch):
-    monkeypatch.setattr("metrics.copies.HELD_CROPS", 4)
+    monkeypatch.setattr("metrics.copy_audit.audit.HELD_CROPS", 4)
     found = audit(lossy(sets["synthetic"]), lossy(sets["real"]), held_out=lossy(sets["floor"]), images=2, patches=2)
     assert len(found.skipped) == 6 and found.notes == (NOTE,) * 3 and found.lost == 0.2
     assert audit_verdict(found).headline.startswith("Undecided: 20 % of the results could not be read")

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-import metrics.sliced_wasserstein
+import metrics.statistics.sliced_wasserstein
 from metrics.errors import InputError
-from metrics.sliced_wasserstein import along, random_directions, sliced_wasserstein
+from metrics.statistics.sliced_wasserstein import along, random_directions, sliced_wasserstein
 
 
 def draws(n, m, d, shift=0.0, seed=0):
@@ -86,7 +86,7 @@ def test_zero_only_for_equal_sets_and_symmetric():
 def test_does_not_depend_on_block_size_order_or_offset(monkeypatch, block):
     x, y = draws(45, 31, 6)
     whole = sliced_wasserstein(x, y)
-    monkeypatch.setattr(metrics.sliced_wasserstein, "BLOCK", block)
+    monkeypatch.setattr(metrics.statistics.sliced_wasserstein, "BLOCK", block)
     rng = np.random.default_rng(0)
     again = sliced_wasserstein(x[rng.permutation(45)] + 1e4, y[rng.permutation(31)] + 1e4)
     assert again.value == pytest.approx(whole.value, rel=1e-9)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metrics.slices import holm, slices
+from metrics.comparison.slices import holm, slices
 
 
 def test_labels_and_tags_become_named_rows():

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metrics.decode import ImageError
 from metrics.errors import InputError
-from metrics.images import open_images, read_location
-from metrics.ledger import licences
-from metrics.sources import member as limits
+from metrics.image_sets import member as limits
+from metrics.image_sets.decode import ImageError
+from metrics.image_sets.ledger import licences
+from metrics.image_sets.open import open_images, read_location
 
 
 def png(seed=0, height=24, width=32):

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler, Subset, SubsetRandomSampler
 
-from metrics.decode import ImageError
 from metrics.errors import InputError
-from metrics.features import extract
-from metrics.images import open_images
-from metrics.sources import torch_dataset
+from metrics.features.extraction import extract
+from metrics.image_sets import torch_dataset
+from metrics.image_sets.decode import ImageError
+from metrics.image_sets.open import open_images
 
 
 @pytest.fixture

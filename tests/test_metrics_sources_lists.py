@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from metrics.errors import InputError
-from metrics.images import open_images
-from metrics.sources.file_list import expand
+from metrics.image_sets.file_list import expand
+from metrics.image_sets.open import open_images
 
 
 @pytest.fixture

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from metrics import array_file
 from metrics.errors import InputError
 from metrics.extractors.extractor import Extractor
-from metrics.feature_source import is_feature_file, open_features
-from metrics.features import FeatureSet, check_comparable, extract
-from metrics.frechet_sources import frechet_of_sources
-from metrics.images import open_images
+from metrics.features import array_file
+from metrics.features.extraction import FeatureSet, check_comparable, extract
+from metrics.features.feature_source import is_feature_file, open_features
+from metrics.features.statistics_file import read_skipped, read_statistics, write_statistics
+from metrics.image_sets.open import open_images
 from metrics.report.files import write_files
-from metrics.statistics_file import read_skipped, read_statistics, write_statistics
+from metrics.statistics.frechet_sources import frechet_of_sources
 
 X = np.random.default_rng(0).standard_normal((50, 6))
 MU, SIGMA = X.mean(0), np.cov(X, rowvar=False)
@@ -40,7 +40,7 @@ def test_frechet_distance_of_files_is_that_of_features(tmp_path):
     write_statistics(tmp_path / "b.npz", y.mean(0), np.cov(y, rowvar=False))
     (mu, sigma), (nu, tau) = read_statistics(tmp_path / "a.npz"), read_statistics(tmp_path / "b.npz")
     distance = ((mu - nu) ** 2).sum() + np.trace(sigma + tau - 2 * sqrtm(sigma @ tau).real)
-    from metrics.frechet import frechet
+    from metrics.statistics.frechet import frechet
 
     assert distance == pytest.approx(frechet(torch.from_numpy(X), torch.from_numpy(y)).value, rel=1e-6)
 
@@ -212,7 +212,7 @@ def test_tags_and_rows_of_a_feature_set(photos, tmp_path):
 
 
 def test_equal_contents_are_equal_bytes(photos, tmp_path, monkeypatch):
-    from metrics import block_kid, moments
+    from metrics.statistics import block_kid, moments
 
     whole = extract(open_images(photos), extractor()).result
     state = moments.Moments(3, "f")

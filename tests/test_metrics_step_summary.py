@@ -6,9 +6,9 @@ import pytest
 from markdown_it import MarkdownIt
 from test_metrics_gate import budgets, measured, report
 
+from metrics.budget_gate.gate import gate
+from metrics.comparison.gap_report import Explained, Slice
 from metrics.errors import InputError
-from metrics.gap_report import Explained, Slice
-from metrics.gate import gate
 from metrics.report.step_summary import SUMMARY_BYTES, append_summary, gate_markdown, to_annotations
 
 HOSTILE = "<script>x</script>|`a`|[x](javascript:y)\n::error::forged\r# @everyone ##[error]x\x1b[31m\ud800"

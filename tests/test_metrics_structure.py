@@ -4,8 +4,8 @@ import torch
 from scipy import ndimage, stats
 from skimage.feature import canny
 
+from metrics.comparison.structure import QUANTILE, SIGMA, edge_f_score, edges, gradient_correlation
 from metrics.errors import InputError
-from metrics.structure import QUANTILE, SIGMA, edge_f_score, edges, gradient_correlation
 
 MEASURES = [gradient_correlation, edge_f_score]
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-import metrics.mmd
+import metrics.statistics.mmd
+from metrics.comparison.witness import witness
 from metrics.errors import InputError
-from metrics.kid import kid
-from metrics.witness import witness
+from metrics.statistics.kid import kid
 
 
 def draws(n, m, d, seed=0):
@@ -84,7 +84,7 @@ def test_does_not_depend_on_block_size_or_order(monkeypatch, block):
     x, y = draws(25, 31, 5)
     groups = [i // 3 for i in range(25)]
     whole = witness(x, y, groups_x=groups)
-    monkeypatch.setattr(metrics.mmd, "BLOCK", block)
+    monkeypatch.setattr(metrics.statistics.mmd, "BLOCK", block)
     order = np.random.default_rng(0).permutation(25)
     again = witness(x[order], y, groups_x=[groups[i] for i in order])
     np.testing.assert_allclose(again.synthetic, whole.synthetic[order], atol=1e-12)

@@ -35,8 +35,8 @@ def test_the_workflow_covers_every_supported_python_on_three_systems():
 
 @pytest.mark.parametrize("step", WORKFLOW["jobs"]["read-only-container"]["steps"][-1]["run"].splitlines())
 def test_the_container_job_names_commands_that_exist(step):
-    from metrics import cli as gap_cli
-    from stylize import cli as stylize_cli
+    from metrics.commands import main as gap_cli
+    from stylize.commands import main as stylize_cli
 
     apps = {"stylize": stylize_cli.app, "domain-gap": gap_cli.app}
     words = step.split()

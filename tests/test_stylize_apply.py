@@ -10,12 +10,13 @@ from PIL import Image
 
 from metrics import compare
 from metrics.errors import InputError
-from metrics.images import open_images, sha256
+from metrics.image_sets.decode import sha256
+from metrics.image_sets.open import open_images
 from stylize import apply_style, learn
-from stylize import workers as processes
-from stylize.apply import make_plan
+from stylize.engines import local as processes
 from stylize.styles.bank import StyleBank
-from stylize.styles.network import ARCHITECTURE, Stylizer, load, save_network
+from stylize.styles.methods.network import ARCHITECTURE, Stylizer, load, save_network
+from stylize.writing.apply import make_plan
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from metrics.errors import InputError
-from metrics.images import open_images, sha256
-from metrics.ledger import licences
+from metrics.image_sets.decode import sha256
+from metrics.image_sets.ledger import licences
+from metrics.image_sets.open import open_images
 from stylize.styles import LEVELLED, METHODS, SLOW
 from stylize.styles.bank import StyleBank, learn, to_batch
 from stylize.styles.gamut import soft_gamut
@@ -204,7 +205,7 @@ def test_a_composition_is_one_method_after_the_other(photos, images):
     plan = {key: index for index, key in enumerate(KEYS)}
     image = images[:1].float() / 255
     for stage in ("colour", "patches"):
-        module = import_module(f"stylize.styles.{stage}")
+        module = import_module(f"stylize.styles.methods.{stage}")
         style = {name: values[:1] for name, values in bank.statistics[stage].items()}
         image = soft_gamut(image, module.transfer(image, style, 0.7, [0]))
     got = bank.transfer(images[:1], KEYS[:1], 0.7, method="colour+patches", plan=plan)
@@ -361,7 +362,7 @@ def test_levels_are_the_finest_so_many_scales(photos, images, method, levels, mo
     bank = learn(photos, methods=[method], crops=1, size=64)
     found = bank.transfer(images[:1], KEYS[:1], method=f"{method}:{levels}")
     for name in ("patches", "gmm", "sliced"):
-        monkeypatch.setattr(import_module(f"stylize.styles.{name}"), "LEVELS", (4, 2, 1)[3 - levels :])
+        monkeypatch.setattr(import_module(f"stylize.styles.methods.{name}"), "LEVELS", (4, 2, 1)[3 - levels :])
     assert torch.equal(found, bank.transfer(images[:1], KEYS[:1], method=method))
     monkeypatch.undo()
     assert torch.equal(found, bank.transfer(images[:1], KEYS[:1], method=method)) == (levels == 3)

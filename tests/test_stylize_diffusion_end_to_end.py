@@ -17,8 +17,8 @@ pytest.importorskip("diffusers")
 
 from test_stylize_diffusion_invert import SAMPLES
 
-from metrics.images import open_images
-from stylize.cli import app
+from metrics.image_sets.open import open_images
+from stylize.commands.main import app
 from stylize.diffusion.placeholder import read_embedding
 
 pytestmark = SAMPLES

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from test_stylize_diffusion_invert import SAMPLES, build
 
 from metrics.errors import InputError
-from metrics.images import open_images
+from metrics.image_sets.open import open_images
 from stylize.diffusion.generate import Generate
 from stylize.diffusion.generate import generate as generate_with
 from stylize.diffusion.invert import invert

@@ -140,7 +140,7 @@ def test_training_itself_leaves_every_weight_bit_identical(real, model, tmp_path
 
 def test_the_loss_is_that_of_a_plain_textual_inversion_step(real, model, tmp_path):
     """One step, against the usual script: a trainable embedding matrix, no hook, the library's own schedulers."""
-    from metrics.images import open_images
+    from metrics.image_sets.open import open_images
     from metrics.seed import generator
 
     options = {"steps": 1, "batch": 1, "rate": 0.1, "seed": 3}

@@ -8,10 +8,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from stylize.cli import app
-from stylize.styles import METHODS, SLOW, network, patches
+from stylize.commands.main import app
+from stylize.styles import METHODS, SLOW
 from stylize.styles.bank import learn, to_batch
 from stylize.styles.flat import with_mean
+from stylize.styles.methods import network, patches
 
 SIDE = 32
 SKY = (176, 193, 205)
@@ -64,7 +65,7 @@ def test_every_method_gives_the_mean_of_a_flat_style(method, flat):
 
 @pytest.mark.parametrize("method", SLOW)
 def test_optimisation_gives_the_mean_of_a_flat_style(method, flat, monkeypatch):
-    monkeypatch.setattr(import_module(f"stylize.styles.{method}"), "STEPS", 1)
+    monkeypatch.setattr(import_module(f"stylize.styles.methods.{method}"), "STEPS", 1)
     bank = learn(flat, methods=[method], crops=1, size=SIDE)
     index = [source["photo"] for source in bank.sources].index("night")
     result = bank.transfer(to_batch(_content("stripes")), ["k"], method=method, plan={"k": index})[0].double()

@@ -9,9 +9,9 @@ import time
 import pytest
 
 from metrics.errors import InputError
-from stylize import workers as processes
-from stylize.job import Failure, Image, Job
-from stylize.workers import in_parallel
+from stylize.engines import local as processes
+from stylize.engines.local import in_parallel
+from stylize.writing.job import Failure, Image, Job
 
 KEYS = [f"k{i}" for i in range(10)]
 CONFIG = {"command": "test", "strength": 1.0}

@@ -6,8 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from metrics.errors import InputError
-from metrics.images import sha256
-from stylize.cli import app
+from metrics.image_sets.decode import sha256
+from stylize.commands.main import app
 from stylize.styles.bank import StyleBank, learn
 
 SMALL = ["--method", "colour", "--size", "32", "--crops", "1"]

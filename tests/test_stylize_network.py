@@ -11,11 +11,12 @@ from torch import nn
 from metrics.errors import InputError
 from metrics.extractors.efficientnet_lite import classifier, packaged_weights
 from metrics.extractors.weights import read_weights
-from metrics.kid import kid
-from stylize import train_network as training
-from stylize import training_losses, training_windows
-from stylize.export_onnx import export_onnx
-from stylize.styles import colour, network, patches
+from metrics.statistics.kid import kid
+from stylize.styles.methods import colour, network, patches
+from stylize.training import losses as training_losses
+from stylize.training import train as training
+from stylize.training import windows as training_windows
+from stylize.training.export_onnx import export_onnx
 
 TINY = {"half": 4, "quarter": 6, "eighth": 8, "style": 8, "blocks_half": 1, "blocks_quarter": 1, "blocks_eighth": 1}
 
@@ -288,7 +289,7 @@ def test_structure_loss_is_zero_for_the_content_and_its_negative():
 
 
 def test_export_names_the_packages_that_it_needs(tmp_path, monkeypatch):
-    monkeypatch.setattr("stylize.export_onnx.find_spec", lambda package: None)
+    monkeypatch.setattr("stylize.training.export_onnx.find_spec", lambda package: None)
     with pytest.raises(InputError, match="pip install onnx onnxscript"):
         export_onnx(tmp_path / "n.onnx")
 

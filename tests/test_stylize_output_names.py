@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from metrics.errors import InputError
-from metrics.images import open_images
-from stylize import learn, output_names
-from stylize.apply import apply_style
-from stylize.output_names import claim
-from stylize.render import render_patterns
+from metrics.image_sets.open import open_images
+from stylize import learn
+from stylize.writing import output_names
+from stylize.writing.apply import apply_style
+from stylize.writing.output_names import claim
+from stylize.writing.render import render_patterns
 
 
 @pytest.fixture
@@ -154,7 +155,7 @@ def test_a_pipe_is_never_opened(style, folder, picture, tmp_path):
 def test_zip_of_a_folder_and_splits_keep_masks_and_tags(style, tmp_path, picture):
     import zipfile
 
-    from stylize.data.encode import encode
+    from stylize.writing.encode import encode
 
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         for split in ("train", "test"):

@@ -12,12 +12,13 @@ from safetensors import safe_open
 from typer.testing import CliRunner
 
 from metrics.errors import InputError
-from metrics.images import open_images
-from stylize import training_losses, training_windows
-from stylize.cli import app
+from metrics.image_sets.open import open_images
+from stylize.commands.main import app
 from stylize.styles.bank import StyleBank, learn
 from stylize.styles.rows import Rows
-from stylize.train_network import train_network
+from stylize.training import losses as training_losses
+from stylize.training import windows as training_windows
+from stylize.training.train import train_network
 
 MEMORY = """
 import resource, sys
@@ -71,7 +72,7 @@ def test_a_damaged_frame_takes_no_other_of_its_group_along(scene):
 
 
 def test_every_photo_is_decoded_once(folder, picture, monkeypatch):
-    from metrics import images
+    from metrics.image_sets import items as images
 
     decoded = []
     monkeypatch.setattr(images, "decode", lambda data, decode=images.decode: decoded.append(1) or decode(data))

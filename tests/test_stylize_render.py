@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from metrics.errors import InputError
-from metrics.images import open_images
+from metrics.image_sets.open import open_images
 from stylize import apply_style, learn, render_patterns
 from stylize.patterns import FAMILIES, fractal_svd, load_family, seg_contours
 from stylize.patterns.class_json import from_json, to_json

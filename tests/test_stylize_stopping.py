@@ -14,10 +14,10 @@ import pytest
 
 from metrics.errors import InputError
 from metrics.files import TEMPORARY, write_atomically
-from metrics.images import ImageSet
-from stylize import workers as processes
-from stylize.job import Failure, Image, Job
-from stylize.workers import in_parallel
+from metrics.image_sets.items import ImageSet
+from stylize.engines import local as processes
+from stylize.engines.local import in_parallel
+from stylize.writing.job import Failure, Image, Job
 
 SCRIPT = """
 import sys, time

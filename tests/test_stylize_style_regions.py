@@ -7,8 +7,8 @@ import scipy.stats
 import torch
 
 from metrics.seed import generator
-from stylize.styles import _subbands, _texton, crops, gmm, regions
-from stylize.styles.gaussian_transport import QUANTISATION
+from stylize.styles.methods import _subbands, _texton, crops, gmm, regions
+from stylize.styles.methods.gaussian_transport import QUANTISATION
 
 MODULES = {"regions": regions, "crops": crops, "gmm": gmm}
 

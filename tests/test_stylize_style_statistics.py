@@ -7,7 +7,7 @@ import torch
 from scipy.stats import wasserstein_distance
 from skimage.exposure import match_histograms
 
-from stylize.styles import _steerable, fda, histogram, patches, pyramid, sliced, spectrum
+from stylize.styles.methods import _steerable, fda, histogram, patches, pyramid, sliced, spectrum
 from stylize.styles.plausible import fault
 
 METHODS = {"histogram": histogram, "fda": fda, "spectrum": spectrum, "pyramid": pyramid, "sliced": sliced}
@@ -406,7 +406,10 @@ def test_patches_come_closer_along_directions_that_were_not_used(factor, picture
 
 def test_methods_are_found_by_their_names():
     for name, module in METHODS.items():
-        assert import_module(f"stylize.styles.{module.STATISTICS}").learn is module.learn and name == module.STATISTICS
+        assert (
+            import_module(f"stylize.styles.methods.{module.STATISTICS}").learn is module.learn
+            and name == module.STATISTICS
+        )
 
 
 def test_a_bank_accepts_the_statistics_of_any_image(method, picture):

@@ -6,9 +6,10 @@ import ot
 import pytest
 import torch
 
-from stylize.styles import METHODS, assignment, colour, leaderboard, patches, texture
+from stylize.styles import METHODS, assignment, leaderboard
 from stylize.styles.gamut import soft_gamut
-from stylize.styles.gaussian_transport import QUANTISATION, square_root, transport
+from stylize.styles.methods import colour, patches, texture
+from stylize.styles.methods.gaussian_transport import QUANTISATION, square_root, transport
 
 
 def covariance(seed, size=5, count=200):

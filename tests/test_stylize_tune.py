@@ -12,20 +12,20 @@ import pytest
 import torch
 from PIL import Image
 
-from metrics import gap
-from metrics import images as metrics_images
-from metrics.copies import audit
+from metrics.comparison import compare as gap
+from metrics.comparison.gap_report import GapReport
+from metrics.copy_audit.audit import audit
 from metrics.errors import InputError
 from metrics.extractors.extractor import Extractor
-from metrics.gap_report import GapReport
-from metrics.images import open_images
-from stylize import study as studies
-from stylize import tune as tuning
-from stylize import tune_report
-from stylize.splits import split_photos
-from stylize.study import Budget, Trial, best
-from stylize.tune import tune
-from stylize.tune_report import command, judge, pareto, read_study, write_page
+from metrics.image_sets import items as metrics_images
+from metrics.image_sets.open import open_images
+from stylize.tuning import report as tune_report
+from stylize.tuning import search as tuning
+from stylize.tuning import study as studies
+from stylize.tuning.report import command, judge, pareto, read_study, write_page
+from stylize.tuning.search import tune
+from stylize.tuning.splits import split_photos
+from stylize.tuning.study import Budget, Trial, best
 
 
 class Moments(torch.nn.Module):
@@ -191,8 +191,8 @@ def test_a_trial_killed_half_way_is_taken_again(photos, contents, tmp_path, monk
 
 def test_scores_are_those_of_the_written_images(photos, contents, tmp_path, monkeypatch):
     """What the search reports, measured again from files by the public functions."""
-    from metrics.kid import kid
-    from metrics.structure import gradient_correlation
+    from metrics.comparison.structure import gradient_correlation
+    from metrics.statistics.kid import kid
     from stylize import apply_style
 
     monkeypatch.setattr(tuning, "audit", audit)

@@ -17,17 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from metrics import cli as gap_cli
-from metrics.assertion import _message
-from metrics.budgets import combine, from_flags
+from metrics.budget_gate.assertion import _message
+from metrics.budget_gate.budgets import combine, from_flags
+from metrics.budget_gate.gate import gate
+from metrics.commands import main as gap_cli
+from metrics.commands.terminal import path, say
+from metrics.comparison.gap_report import SetSummary, Slice
 from metrics.escapes import escaped
-from metrics.gap_report import SetSummary, Slice
-from metrics.gate import gate
 from metrics.report import to_html, to_markdown, write_report
 from metrics.report.junit import to_junit
 from metrics.report.step_summary import gate_markdown, to_annotations
-from metrics.terminal import path, say
-from stylize import cli as stylize_cli
+from stylize.commands import main as stylize_cli
 
 PLANTED = "x\n::error file=a::planted\n\x1b[31m ##[error]y\u202e\u2028\x9b31m\r::warning::z"
 DANGER = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]|(?m:^\\s*::)|##\\w*\\[")
@@ -35,7 +35,7 @@ DANGER = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066
 
 def run(*words, stdout=subprocess.PIPE, flags=(), shell=None, **variables):
     """A command in a process of its own: (exit code, stdout, stderr)."""
-    module = "metrics.cli" if words[0] == "domain-gap" else "stylize.cli"
+    module = "metrics.commands.main" if words[0] == "domain-gap" else "stylize.commands.main"
     line = [sys.executable, *flags, "-c", f"import sys; sys.argv[0] = '{words[0]}'; from {module} import main; main()"]
     env = {"OMP_NUM_THREADS": "1", **os.environ, **variables}
     words = [*line, *map(str, words[1:])]

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from metrics.files import name_of, path_text
-from metrics.images import ImageError, read_location
+from metrics.image_sets.decode import ImageError
+from metrics.image_sets.open import read_location
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted(path for top in ("stylize", "metrics", "examples", "benchmarks") for path in (ROOT / top).rglob("*.py"))
@@ -44,7 +45,7 @@ def test_the_check_sees_what_leaves_it_to_the_locale(call):
 
 
 def test_every_text_file_is_utf8():
-    sealed = {"stylize/tune_report.py": 1, "metrics/array_file.py": 1}  # images, and bytes of a zip
+    sealed = {"stylize/tuning/report.py": 1, "metrics/features/array_file.py": 1}  # images, and bytes of a zip
     found = {str(path.relative_to(ROOT)): unspecified(path.read_text(encoding="utf-8")) for path in FILES}
     assert {name: lines for name, lines in found.items() if len(lines) > sealed.get(name, 0)} == {}
 

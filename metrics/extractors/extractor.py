@@ -11,7 +11,7 @@ from typing import cast, final
 import torch
 
 from ..errors import InputError
-from ..precision import ieee_float32
+from .float_precision import ieee_float32
 from .network import Network, Taps
 from .weights import cause
 

@@ -4,8 +4,8 @@
 those programs do. The weights are downloaded once into torch.hub's cache and checked against their SHA-256. The
 architecture and the input scale are torch-fidelity's own code.
 
-Images reach the resize as :func:`metrics.decode.decode` reads them. The other programs drop an alpha channel and ignore
-orientation and colour profiles, so numbers agree for images without those.
+Images reach the resize as :func:`metrics.image_sets.decode.decode` reads them. The other programs drop an alpha channel
+and ignore orientation and colour profiles, so numbers agree for images without those.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from ..errors import InputError
-from ..images import sha256
+from ..image_sets.decode import sha256
 from ..registry import unknown
 from .inception_resize import PRESETS, SIDE, Resize
 from .network import MEAN, Network

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..gap_report import GapReport
+from ..comparison.gap_report import GapReport
 from .audit import audit_to_html, audit_to_markdown, write_audit
 from .document import from_json, to_json
 from .files import write_files

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..copy_report import Case, CopyReport
-from ..gate import UNREADABLE
-from ..images import ImageError, read_location
+from ..budget_gate.gate import UNREADABLE
+from ..copy_audit.report import Case, CopyReport
+from ..image_sets.decode import ImageError
+from ..image_sets.open import read_location
 from .document import plain
 from .files import write_files
 from .grid import Thumb, shown

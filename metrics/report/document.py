@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
+from ..comparison.gap_report import SCHEMA, GapReport
 from ..errors import InputError
-from ..gap_report import SCHEMA, GapReport
 
 ROLES = ("before", "after", "floor")
 POINT_ROLES = ("after", "real")

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..gap_report import Example, Explained
-from ..images import BESIDE, Crop, ImageError, cut, read_location
+from ..comparison.gap_report import Example, Explained
+from ..image_sets.decode import ImageError
+from ..image_sets.items import BESIDE, Crop, cut
+from ..image_sets.open import read_location
 
 SIDE = 256  # pixels of a thumbnail's longer side
 ROWS = 24  # examples shown; with LARGEST it bounds the page

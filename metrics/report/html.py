@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..comparison.gap_report import GapReport
 from ..escapes import escaped
-from ..gap_report import GapReport
 from .chart import chart, profile_chart
 from .grid import ROWS, explained, grid
 from .scatter import scatter

@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+from ..budget_gate.gate import Check, GateResult
 from ..escapes import escaped
-from ..gate import Check, GateResult
 from .files import write_files
 
 SUITE = "domain-gap"

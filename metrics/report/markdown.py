@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from ..comparison.gap_report import Explained, GapReport, SetSummary
 from ..escapes import escaped
-from ..gap_report import Explained, GapReport, SetSummary
 from .table import (
     blocks,
     kept_lines,

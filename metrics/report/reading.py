@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..comparison.gap_report import GapReport
 from ..errors import InputError
-from ..gap_report import GapReport
 from .document import from_json
 
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..gap_report import GapReport, Kept, Measurement
-from ..gate import GateResult
+from ..budget_gate.gate import GateResult
+from ..comparison.gap_report import GapReport, Kept, Measurement
 from .files import write_files
 
 NUMBERS = ("value", "se", "low", "high", "p")

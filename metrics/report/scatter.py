@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..gap_report import GapReport, Point
+from ..comparison.gap_report import GapReport, Point
 from .chart import FARTHEST
 
 POINTS = 2000  # points drawn; with it, the page is bounded

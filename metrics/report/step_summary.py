@@ -10,10 +10,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..budget_gate.gate import Check, GateResult, worst_first
+from ..comparison.gap_report import GapReport
 from ..errors import InputError
 from ..escapes import escaped
-from ..gap_report import GapReport
-from ..gate import Check, GateResult, worst_first
 from .markdown import aligned, prose
 from .table import notes, skipped
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..gap_report import GapReport, Kept, LowLevel, Measurement, Permuted, Slice
+from ..comparison.gap_report import GapReport, Kept, LowLevel, Measurement, Permuted, Slice
 from .unit import Unit, figures, label_of, listed, p_value, percent, unit
 
 CHANGE = "after − before"

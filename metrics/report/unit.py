@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..gap_report import Kept, Measurement
+from ..comparison.gap_report import Kept, Measurement
 
 LABELS = {
     "kid": "KID",

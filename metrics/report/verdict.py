@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import isfinite
 
-from ..gap_report import GapReport, Measurement, Permuted
+from ..comparison.gap_report import GapReport, Measurement, Permuted
 from .table import Block, blocks, permutation
 from .unit import Unit, percent
 

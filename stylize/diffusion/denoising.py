@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from metrics.errors import InputError
-from metrics.images import Crop, ImageError, Item, cut
+from metrics.image_sets.decode import ImageError
+from metrics.image_sets.items import Crop, Item, cut
 from metrics.seed import generator
 
 from .pipeline import require_diffusers

@@ -9,10 +9,10 @@ from pathlib import Path
 from metrics.errors import InputError
 from metrics.seed import seed_for
 
-from .. import __version__
-from ..data.encode import SUFFIXES, check_format
-from ..job import SHARD_SIZE, Failure, Image, Job, Progress
-from ..output_names import claim
+from ..version import __version__
+from ..writing.encode import SUFFIXES, check_format
+from ..writing.job import SHARD_SIZE, Failure, Image, Job, Progress
+from ..writing.output_names import claim
 from .prompts import PLAIN_PROMPT, PROMPT, read_classes
 from .sampler import Sampler, finished
 
@@ -50,7 +50,7 @@ def generate(
 
     Raises:
         InputError: unsuitable classes, embedding, model or prompt; two classes with one prompt; a number out of range;
-            see :class:`stylize.job.Job`.
+            see :class:`stylize.writing.job.Job`.
     """
     names = read_classes(classes)
     check_format(format, quality)

@@ -24,7 +24,7 @@ from safetensors.torch import save
 
 from metrics.errors import InputError
 from metrics.files import write_atomically
-from metrics.images import Item
+from metrics.image_sets.items import Item
 from metrics.seed import seed_for
 
 from ..locks import alone_on

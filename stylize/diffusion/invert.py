@@ -20,10 +20,11 @@ from typing import Any
 
 from metrics.errors import InputError
 from metrics.extractors.extractor import check_device
-from metrics.images import ImageSet, Item, open_images
+from metrics.image_sets.items import ImageSet, Item
+from metrics.image_sets.open import open_images
 from metrics.registry import unknown
 
-from ..apply import content_digest
+from ..writing.apply import content_digest
 from .denoising import read
 from .inversion import Inversion, Settings, Step
 from .pipeline import DTYPES, TINY, check_size, fingerprint, load_pipeline

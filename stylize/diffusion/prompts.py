@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metrics.errors import InputError
-from metrics.images import open_images
+from metrics.image_sets.open import open_images
 
 PROMPT = "A {class} photo in the style of {token}"  # Li et al., arXiv 2403.19866
 STYLE_PROMPT = "A photo in the style of {token}"  # ours: without the class

@@ -15,17 +15,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from metrics.errors import InputError
+from metrics.errors import MAX_ERRORS, InputError
 from metrics.files import path_text
-from metrics.images import ImageError, ImageSet, Item
+from metrics.image_sets.decode import ImageError
+from metrics.image_sets.items import ImageSet, Item
 from metrics.seed import seed_for
 
-from .. import __version__
-from ..apply import content_digest, open_contents
-from ..data.encode import SUFFIXES, check_format
-from ..data.manifest import carried
-from ..job import MAX_ERRORS, SHARD_SIZE, Failure, Image, Job, Progress
-from ..output_names import claim
+from ..version import __version__
+from ..writing.apply import content_digest, open_contents
+from ..writing.encode import SUFFIXES, check_format
+from ..writing.job import SHARD_SIZE, Failure, Image, Job, Progress
+from ..writing.manifest import carried
+from ..writing.output_names import claim
 from .denoising import fit
 from .pipeline import require_diffusers
 from .prompts import STYLE_PROMPT, check_label
@@ -51,7 +52,8 @@ def restyle(
 
     Images become squares: the central square, resized, not stretched. OUT is as
     :func:`stylize.diffusion.generate.generate` makes it; each row has the columns of its source as well, see
-    :func:`stylize.data.manifest.carried`. Networks see one image at a time, so that no result depends on another image.
+    :func:`stylize.writing.manifest.carried`. Networks see one image at a time, so that no result depends on another
+    image.
 
     Args:
         synthetic: folder of images; fractals too.
@@ -67,7 +69,7 @@ def restyle(
 
     Raises:
         InputError: unsuitable embedding, model, prompt or label; a number out of range; masks, which would no longer
-            fit; OUT inside the input; see :class:`stylize.job.Job`.
+            fit; OUT inside the input; see :class:`stylize.writing.job.Job`.
     """
     check_format(format, quality)
     images = open_contents(synthetic, Path(out), max_errors)

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from metrics.errors import InputError
-from metrics.images import sha256
+from metrics.image_sets.decode import sha256
 from metrics.registry import unknown
 
-from .. import __version__
-from ..data.encode import SUFFIXES, encode
-from ..job import Failure, Image
+from ..version import __version__
+from ..writing.encode import SUFFIXES, encode
+from ..writing.job import Failure, Image
 from .pipeline import SCHEDULERS, TINY, check_size, fingerprint, load_pipeline, set_scheduler
 from .placeholder import prompt_ids, use_embedding
 from .prompts import check_template, fill

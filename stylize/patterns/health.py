@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from metrics.images import Item, open_images, read_metadata
+from metrics.image_sets.items import Item
+from metrics.image_sets.metadata import read_metadata
+from metrics.image_sets.open import open_images
 
 SAMPLE = 512  # images looked at, spread evenly over the set
 THUMBNAIL = 32

@@ -29,8 +29,9 @@ import numpy as np
 import torch
 
 from metrics.errors import InputError
-from metrics.images import Crop, ImageError, cut, decode
-from metrics.images import sha256 as digest
+from metrics.image_sets.decode import ImageError, decode
+from metrics.image_sets.decode import sha256 as digest
+from metrics.image_sets.items import Crop, cut
 from metrics.registry import unknown
 from metrics.seed import generator
 

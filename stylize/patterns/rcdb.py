@@ -31,17 +31,7 @@ import numpy as np
 from metrics.seed import generator, seed_for
 
 from ._class_checks import check_identity, check_number
-from ._contours import (
-    CANVAS,
-    MAX_POLYGONS,
-    MAX_VERTICES,
-    MIN_INK,
-    Stack,
-    draw,
-    search,
-    three_channels,
-    vertex_count,
-)
+from ._contours import CANVAS, MAX_POLYGONS, MAX_VERTICES, MIN_INK, Stack, draw, search, three_channels, vertex_count
 from ._plain_numbers import plain_numbers
 
 if TYPE_CHECKING:

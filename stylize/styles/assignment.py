@@ -13,8 +13,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from .gaussian_transport import square_root
-from .patches import PATCH, patch_statistics, reduced
+from .methods.gaussian_transport import square_root
+from .methods.patches import PATCH, patch_statistics, reduced
 
 BLOCK = 1024  # contents assigned together: bounds the cubic cost of the solver
 

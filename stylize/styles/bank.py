@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from metrics.errors import InputError
-from metrics.images import ImageSet, open_images
-from metrics.ledger import check_allowed, licences
-from metrics.precision import ieee_float32
+from metrics.errors import MAX_ERRORS, InputError
+from metrics.extractors.float_precision import ieee_float32
+from metrics.image_sets.items import ImageSet
+from metrics.image_sets.ledger import check_allowed, licences
+from metrics.image_sets.open import open_images
 from metrics.registry import unknown
 from metrics.seed import seed_for
+from metrics.threads import one_thread
 
-from ..job import MAX_ERRORS
-from ..workers import one_thread
 from . import DEFAULT_METHOD, LEARNT, LEVELLED, LEVELS, METHODS, style_file
 from .assignment import colours, descriptor
 from .flat import is_flat, with_mean
@@ -248,7 +248,7 @@ def to_image(batch: torch.Tensor) -> np.ndarray:
 
 
 def _module(method: str) -> ModuleType:
-    return import_module(f".{method}", __package__)
+    return import_module(f".methods.{method}", __package__)
 
 
 def _learn_all(image: torch.Tensor, groups: Sequence[str]) -> dict[str, torch.Tensor]:

@@ -26,9 +26,9 @@ from torchvision.models import VGG19_Weights, squeezenet1_1, vgg19
 from metrics.errors import InputError
 from metrics.extractors.efficientnet_lite import classifier, packaged_weights
 from metrics.extractors.extractor import check_device
+from metrics.extractors.float_precision import ieee_float32
 from metrics.extractors.weights import cause, read_weights
-from metrics.images import sha256
-from metrics.precision import ieee_float32
+from metrics.image_sets.decode import sha256
 from metrics.registry import unknown
 from metrics.seed import generator
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from metrics.errors import InputError
-from metrics.images import ImageError, ImageSet, Item
-
-from ..job import MAX_ERRORS
+from metrics.errors import MAX_ERRORS, InputError
+from metrics.image_sets.decode import ImageError
+from metrics.image_sets.items import ImageSet, Item
 
 SHOWN = 3  # copies that a note names
 

@@ -21,15 +21,15 @@ import torch
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from metrics.c2st import c2st
-from metrics.cmmd import cmmd
 from metrics.errors import InputError
-from metrics.frechet import frechet
-from metrics.kid import kid
-from metrics.mmd import energy, rbf
-from metrics.moments import Moments
-from metrics.precision_recall import precision_recall
-from metrics.sliced_wasserstein import sliced_wasserstein
+from metrics.statistics.c2st import c2st
+from metrics.statistics.cmmd import cmmd
+from metrics.statistics.frechet import frechet
+from metrics.statistics.kid import kid
+from metrics.statistics.mmd import energy, rbf
+from metrics.statistics.moments import Moments
+from metrics.statistics.precision_recall import precision_recall
+from metrics.statistics.sliced_wasserstein import sliced_wasserstein
 from stylize.styles import METHODS
 from stylize.styles.bank import _module as method_of
 from stylize.styles.gamut import soft_gamut

@@ -30,21 +30,21 @@ import numpy as np
 import torch
 from PIL import Image
 
-from metrics.budgets import read_budgets
-from metrics.decode import ImageError, decode, dimensions
+from metrics.budget_gate.budgets import read_budgets
+from metrics.comparison.compare import compare
 from metrics.errors import InputError
 from metrics.extractors import load_extractor
-from metrics.feature_source import read_feature_file
-from metrics.features import FeatureSet, extract
-from metrics.gap import compare
-from metrics.images import open_images
-from metrics.ledger import licences
+from metrics.features.extraction import FeatureSet, extract
+from metrics.features.feature_source import read_feature_file
+from metrics.features.statistics_file import read_statistics, write_statistics
+from metrics.image_sets.decode import ImageError, decode, dimensions
+from metrics.image_sets.ledger import licences
+from metrics.image_sets.open import open_images
 from metrics.report import write_report
 from metrics.report.reading import read_report
-from metrics.statistics_file import read_statistics, write_statistics
 from stylize.patterns.dataset import resolve_classes
 from stylize.styles.bank import StyleBank, learn
-from stylize.styles.network import SHIPPED, read_network
+from stylize.styles.methods.network import SHIPPED, read_network
 
 SECONDS = 10  # one reader, one file
 MEMORY = 1.5  # GB beyond what the imports and sound files take

@@ -27,7 +27,7 @@ from PIL import Image
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 VOLATILE = ("lock",)  # names of files that may stay or not: they hold nothing
 PROGRAM = "import sys; sys.argv[0] = {name!r}; from {module} import main; main()"
-MODULES = {"stylize": "stylize.cli", "domain-gap": "metrics.cli"}
+MODULES = {"stylize": "stylize.commands.main", "domain-gap": "metrics.commands.main"}
 
 
 @dataclass
@@ -64,7 +64,7 @@ def commands(data: Path) -> dict[str, list[str]]:
     style = str(data / "style.safetensors")
     start(["stylize", "learn", str(photos), style, "--crops", "2", "--size", "64"], data / "cache").wait()
     lines = f"""
-        render    stylize render visual-atom {{out}} --classes 10 --per-class 40 --size 64 --workers 2
+        render    stylize render visual-atom {{out}} --classes 4 --per-class 70 --size 64 --workers 2
         learn     stylize learn {photos} {{out}}/s.safetensors --crops 8 --size 128
         apply     stylize apply {style} {contents}-many {{out}} --workers 2
         compare   domain-gap compare {contents} {photos} -o {{out}} --extractor random-conv

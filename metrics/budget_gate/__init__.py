@@ -1,0 +1,1 @@
+"""A gap report and budgets to a verdict."""

@@ -1,0 +1,1 @@
+"""The ``domain-gap`` command: parse, call, talk; no maths."""

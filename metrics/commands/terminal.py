@@ -1,0 +1,107 @@
+"""What both commands share at the terminal: one-line errors, exit codes, progress bars. stdout is data, stderr talk."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sized
+from pathlib import Path
+from typing import TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from ..errors import InputError
+from ..escapes import escaped
+from .stopping import STOPPED, stop_on_signals
+from .streams import calm, steady
+
+USAGE = 2
+Step = TypeVar("Step")
+
+
+def run(app: typer.Typer, name: str) -> None:
+    """Run a command; an InputError becomes one line and exit code 2, a traceback needs ``--debug``.
+
+    The exit code is what the command decided, whoever reads its streams and whatever they can hold; only an output that
+    is lost, on a full disk, is an error.
+    """
+    steady()
+    calm()
+    stop_on_signals()
+    debug = "--debug" in sys.argv
+    sys.argv = [word for word in sys.argv if word != "--debug"]
+    try:
+        _finish(app, name)
+    except InputError as error:
+        if debug:
+            raise
+        _fail(name, str(error))
+    except OSError as error:
+        if debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(
+            name, f"{where}{error.strerror or error}. Check that the path can be read or written and the disk has room."
+        )
+    except Exception as error:
+        if debug:
+            raise
+        _fail(name, f"unexpected {type(error).__name__}: {error}. Repeat the command with --debug for the traceback.")
+
+
+def path(text: str | Path) -> Path:
+    """A path of the command line, or a default; it may not be empty: that is an unset variable, no current folder."""
+    if not str(text).strip():
+        raise typer.BadParameter(
+            "got an empty path. Expected a file or folder; the current folder is written as a dot: ."
+        )
+    return Path(text)
+
+
+def say(message: str) -> None:
+    """One line to stderr, in which names from strangers are shown and not obeyed."""
+    print(escaped(message), file=sys.stderr, flush=True)
+
+
+def follow(steps: Iterable[Step], what: str) -> Iterator[Step]:
+    """Pass steps through and draw a bar with rate and remaining time; nothing when stderr is no terminal.
+
+    A step is the number of items done, out of ``len(steps)``, or an object with ``done`` and ``total``.
+    """
+    console = Console(stderr=True)
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        size = len(steps) if isinstance(steps, Sized) else None
+        for step in steps:
+            done = step if isinstance(step, int) else getattr(step, "done", None)
+            bar.update(task, completed=done, total=getattr(step, "total", size))
+            yield step
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if not task.speed else f"{task.speed:.1f}/s")
+
+
+def _finish(app: typer.Typer, name: str) -> None:
+    try:
+        app(prog_name=name)
+    except SystemExit as ended:  # how Typer ends, after Ctrl-C too
+        if ended.code in STOPPED:
+            say(f"{name}: interrupted. What is finished is kept: repeat the command to go on.")
+        sys.stdout.flush()  # at the interpreter's end a fault would be no error of ours
+        raise
+
+
+def _fail(name: str, message: str) -> None:
+    say(f"{name}: {message}")
+    sys.exit(USAGE)

@@ -1,0 +1,1 @@
+"""Two image sets to a gap report."""

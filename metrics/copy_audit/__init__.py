@@ -1,0 +1,1 @@
+"""Were pixels of photos copied?"""

@@ -1,0 +1,1 @@
+"""Features to numbers: one statistic per file."""

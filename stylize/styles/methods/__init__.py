@@ -1,0 +1,1 @@
+"""Style methods, one per file: ``learn`` statistics, ``transfer`` them."""

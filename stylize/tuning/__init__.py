@@ -1,0 +1,1 @@
+"""Search for the method that closes most of the gap within a budget."""

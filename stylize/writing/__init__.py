@@ -1,0 +1,1 @@
+"""Writing image sets: the shard contract, what applies and what renders."""
