@@ -145,7 +145,7 @@ def _by_method(folder: Path, row: str, seed: int) -> Make:
     """``stylize apply`` for ``method@strength``."""
     method, _, strength = row.partition("@")
     style = folder / f"{method}.safetensors"
-    stylize = "from stylize.cli import main\nmain()"
+    stylize = "from stylize.commands.main import main\nmain()"
     if not style.exists():
         measured_process(sys.executable, stylize, "learn", PHOTOS / "learn", style, "--method", method, "--seed", seed)
     options = ["--method", method, "--workers", 1, *(["--strength", strength] if strength else [])]

@@ -152,7 +152,7 @@ def test_styles_lists_every_method_its_measured_row_and_the_presets(command):
     assert code == 0 and "gradient correlation" in stderr
     lines = {line.split()[0]: line for line in stdout.splitlines() if line.strip()}
     assert all(text in lines[name] for name, text in METHODS.items())
-    measured = json.loads((Path(stylize_cli.__file__).parent / "styles/leaderboard.json").read_text())
+    measured = json.loads((Path(stylize_cli.__file__).parents[1] / "styles/leaderboard.json").read_text())
     assert f"{measured[DEFAULT_METHOD]['closed@efficientnet-lite2']:.2f}" in lines[DEFAULT_METHOD]
     for name, (method, strength) in PRESETS.items():
         assert re.search(rf"--preset {name} .*--method {method} --strength {strength:g}$", stdout, re.MULTILINE)

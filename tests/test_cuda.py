@@ -145,7 +145,7 @@ def test_a_style_is_learnt_and_generated(tmp_path, folder, picture, precision):
         f"generate made --classes real --per-class 3 --steps 4 --embedding style.safetensors {options}",
         f"restyle style.safetensors real restyled --steps 4 {options}",
     ):
-        call = [sys.executable, "-c", "from stylize.cli import main; main()", *words.split()]
+        call = [sys.executable, "-c", "from stylize.commands.main import main; main()", *words.split()]
         done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
     assert len(pixels(tmp_path / "made")) == 6 and len(pixels(tmp_path / "restyled")) == 12

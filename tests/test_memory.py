@@ -184,10 +184,10 @@ def test_strips_have_the_patch_statistics_of_all_their_patches(monkeypatch):
 AT_THE_LIMIT = """
 import resource, sys
 from stylize import learn
-from stylize.render import SIDES, render_patterns
-from stylize.size_limit import MEGAPIXELS
+from stylize.writing.render import SIDES, render_patterns
+from stylize.writing.size_limit import MEGAPIXELS
 from stylize.styles.bank import to_batch, to_image
-from metrics.images import open_images
+from metrics.image_sets.open import open_images
 import numpy as np, torch
 torch.set_num_threads(1)
 bank = learn(sys.argv[1], methods=["texture"], crops=1, size=64)
@@ -228,8 +228,9 @@ LARGE_IMAGES = """
 import resource, sys
 from dataclasses import replace
 from metrics.extractors import load_extractor
-from metrics.features import extract
-from metrics.images import ImageSet, open_images
+from metrics.features.extraction import extract
+from metrics.image_sets.items import ImageSet
+from metrics.image_sets.open import open_images
 images = open_images(sys.argv[1])
 many = ImageSet(images.root, [replace(images[0], key=str(number)) for number in range(8)])
 extract(many, load_extractor("random-conv"), workers=8).result

@@ -417,7 +417,7 @@ def test_another_users_cache_without_a_home(tmp_path):
     """Nobody may write the folder of a cache that root filled, nor read it."""
     filled(tmp_path / "cache").close()
     program = (
-        "import os, metrics.cache; from metrics.cli import _cache\n"
+        "import os, metrics.features.cache; from metrics.commands.main import _cache\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "with _cache(True) as cache: print(cache)\n"
     )

@@ -327,7 +327,7 @@ def test_peak_memory_of_twenty_thousand_images():
     """20 000 x 2 048 against as many, in a process of its own: under 1.5 GB with PyTorch and the features in it."""
     program = """
 import torch
-from metrics.kid import kid
+from metrics.statistics.kid import kid
 x, y = (torch.randn(20_000, 2048).relu_() for _ in range(2))
 kid(x, y)
 print(open("/proc/self/status").read())

@@ -373,7 +373,7 @@ def test_a_folder_without_permission_is_a_loss():
         (root / "c.png").chmod(0)
         Path(place).chmod(0o755)
         program = (
-            "import os, sys; from metrics.images import open_images\n"
+            "import os, sys; from metrics.image_sets.open import open_images\n"
             "[item.read() for item in open_images(sys.argv[2])]\n"
             "os.setgid(65534); os.setuid(65534); images = open_images(sys.argv[1]); print(len(images), images.losses)\n"
             "for item in images:\n"
@@ -537,7 +537,7 @@ def test_names_are_utf_8_whatever_the_locale(folder):
     root = folder("set", {"é.png": PNG, "ü/ñ.png": PNG})
     (root / "metadata.jsonl").write_text('{"file_name": "é.png", "label": "café"}\n', encoding="utf-8")
     program = (
-        "import sys, json; from metrics.images import open_images\n"
+        "import sys, json; from metrics.image_sets.open import open_images\n"
         "images = open_images(sys.argv[1])\n"
         "print(json.dumps([[item.key, item.label, item.read().shape[0]] for item in images] + list(images.losses)))"
     )

@@ -109,7 +109,7 @@ def test_class_wise_inversion_serves_generation(work):
 def test_two_processes_learn_what_one_learns_from_the_whole_batch(work):
     """The contract: the same vectors up to rounding, hence the same images; of bridging only steps and cells."""
     stylize("invert", "real", "-o", "one.safetensors", *LEARN, "--batch", 4)
-    command = ("--no-python", sys.executable, "-c", "from stylize.cli import main; main()")
+    command = ("--no-python", sys.executable, "-c", "from stylize.commands.main import main; main()")
     said = launch_two(*command, "invert", "real", "-o", "two.safetensors", *LEARN, "--batch", 2)
     assert said.split() == ["two.safetensors"]  # one of the two talks
     one, two = (read_embedding(work / f"{name}.safetensors")[1] for name in ("one", "two"))

@@ -183,7 +183,7 @@ def test_kill_nine_in_the_middle_changes_no_byte(tmp_path):
         textwrap.dedent(
             """
             import sys, time
-            from stylize.job import Image, Job
+            from stylize.writing.job import Image, Job
             def task(keys):
                 for key in keys:
                     time.sleep(0.05)

@@ -185,7 +185,9 @@ def test_a_disk_that_does_not_tell_case_is_noticed_on_linux_too(monkeypatch, tmp
 
 
 def test_names_in_any_locale_and_names_that_are_none(folder, picture, style, tmp_path):
-    program = "from stylize.output_names import claim; from pathlib import Path; claim(Path('out'), ['\\u65e5.png'])"
+    program = (
+        "from stylize.writing.output_names import claim; from pathlib import Path; claim(Path('out'), ['\\u65e5.png'])"
+    )
     environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment)
     for name in ("m\ud800.png", "m\0.png"):

@@ -23,7 +23,7 @@ from stylize.training.train import train_network
 MEMORY = """
 import resource, sys
 import numpy as np
-from metrics.images import open_images
+from metrics.image_sets.open import open_images
 from stylize.styles.bank import learn
 photos = open_images(np.random.default_rng(0).integers(0, 256, (1, 300, 300, 3), np.uint8))
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -22,9 +22,9 @@ from stylize.writing.job import Failure, Image, Job
 SCRIPT = """
 import sys, time
 from metrics.errors import InputError
-from metrics.terminal import run
-from stylize.cli_progress import finish
-from stylize.job import Failure, Image, Job
+from metrics.commands.terminal import run
+from stylize.commands.progress import finish
+from stylize.writing.job import Failure, Image, Job
 from pathlib import Path
 import typer
 app = typer.Typer()
@@ -161,7 +161,7 @@ def test_a_worker_ends_at_once_whatever_it_has_loaded(monkeypatch):
 def unguarded(tmp_path, workers):
     script = tmp_path / "unguarded.py"
     script.write_text(
-        f"from stylize.workers import in_parallel\nprint(list(in_parallel(abs, range(64), {workers})))\n",
+        f"from stylize.engines.local import in_parallel\nprint(list(in_parallel(abs, range(64), {workers})))\n",
         encoding="utf-8",
     )
     return subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=60)
@@ -205,7 +205,7 @@ def test_a_disk_that_is_really_full(tmp_path):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", str(disk)], check=False).returncode:
         pytest.skip("nothing can be mounted here")
     try:
-        program = "from stylize.cli import main; main()"
+        program = "from stylize.commands.main import main; main()"
         command = [sys.executable, "-c", program, "render", "visual-atom", str(disk / "out"), "--classes", "2"]
         run = subprocess.run([*command, "--workers", "1"], capture_output=True, text=True, check=False)
         assert run.returncode == 2

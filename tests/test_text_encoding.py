@@ -54,8 +54,8 @@ LOCALES = {"utf8": {"LC_ALL": "C.UTF-8"}, "ascii": {"LC_ALL": "C", "PYTHONUTF8":
 PROGRAM = """
 import json, sys
 from metrics.files import path_text
-from metrics.images import open_images, read_location
-from metrics.ledger import licences
+from metrics.image_sets.open import open_images, read_location
+from metrics.image_sets.ledger import licences
 rows = []
 for root in sys.argv[1:]:
     images = open_images(root)

@@ -89,7 +89,7 @@ def read_features(path: Path) -> FeatureSet:
     if holds_statistics(names):
         raise InputError(
             f"{path}: holds mu and sigma, the statistics of features, not features. Only the Fréchet distance can be "
-            "computed from them: metrics.statistics_file.read_statistics."
+            "computed from them: metrics.features.statistics_file.read_statistics."
         )
     name = "features" if "features" in names else next(iter(names), "")
     if name != "features" and len(names) != 1:

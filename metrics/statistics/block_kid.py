@@ -103,7 +103,7 @@ class BlockKid:
         """
         if not self.values:
             raise InputError(
-                f"no complete block. Expected at least {self.size} images on each side, or use metrics.kid.kid."
+                f"no complete block. Expected at least {self.size} images on each side, or use the function kid."
             )
         values = np.array([self.values[block] for block in sorted(self.values)])
         count, total = len(values), math.fsum(values)

@@ -55,7 +55,7 @@ def kid_subsets(x: Features, y: Features, *, subsets: int = 100, size: int = 100
     if subsets < 1 or not 2 <= size <= min(n, m):
         raise InputError(
             f"{subsets} subsets of {size} images from {n} and {m}. Expected at least 1 subset of 2 images, and no more "
-            "than either set has. For few images use metrics.kid.kid, which takes all of them."
+            "than either set has. For few images use the function kid, which takes all of them."
         )
     random = np.random.RandomState(seed)  # torch-fidelity's stream
     draws = [(random.choice(n, size, replace=False), random.choice(m, size, replace=False)) for _ in range(subsets)]

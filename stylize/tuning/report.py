@@ -70,7 +70,7 @@ def write_page(out: str | Path, synthetic: Any) -> Path:
     winner = best(trials, budget) if any(trial.feasible for trial in trials) else None
     x = ticks_over(*_ends([trial.structure or 0 for trial in complete] + [budget.structure]))
     y = ticks_over(*_ends([trial.closed or 0 for trial in complete]))
-    environment = Environment(loader=PackageLoader("stylize"), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=PackageLoader("stylize.tuning"), autoescape=True, undefined=StrictUndefined)
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.0f} %"
     page = environment.get_template("tune.html").render(
         trials=sorted(complete, key=lambda trial: (not trial.feasible, trial.kid))[:LISTED],
