@@ -15,8 +15,8 @@ from metrics.budget_gate.budgets import parse_budgets, read_budgets
 FAST = "--metric kid --permutations 0 --explain 0 --extractor random-conv"
 ROOT = Path(__file__).parent.parent
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
-WORKFLOW = yaml.safe_load((ROOT / "ci/github-workflow.yml").read_text(encoding="utf-8"))
-GITLAB = yaml.safe_load((ROOT / "ci/gitlab.yml").read_text(encoding="utf-8"))
+WORKFLOW = yaml.safe_load((ROOT / "docs/ci/github-workflow.yml").read_text(encoding="utf-8"))
+GITLAB = yaml.safe_load((ROOT / "docs/ci/gitlab.yml").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -188,12 +188,12 @@ def test_the_workflow_names_inputs_of_the_action():
     assert set(step["with"]) <= set(ACTION["inputs"])
     required = {name for name, entry in ACTION["inputs"].items() if entry.get("required")}
     assert required <= set(step["with"])
-    assert (ROOT / step["with"]["budget"]).is_file()
+    assert (ROOT / "docs" / step["with"]["budget"]).is_file()
 
 
 def test_the_example_budgets_parse_as_they_are_and_in_full():
-    text = (ROOT / "ci/budgets.toml").read_text(encoding="utf-8")
-    assert [str(budget) for budget in read_budgets(ROOT / "ci/budgets.toml").budgets] == ["kid ≤ 0.05"]
+    text = (ROOT / "docs/ci/budgets.toml").read_text(encoding="utf-8")
+    assert [str(budget) for budget in read_budgets(ROOT / "docs/ci/budgets.toml").budgets] == ["kid ≤ 0.05"]
     full = parse_budgets(re.sub(r"(?m)^# (?=\[|m)", "", text))
     assert [budget.place for budget in full.budgets] == ["after", "closed", "slices", "baseline"]
 

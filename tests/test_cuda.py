@@ -168,6 +168,6 @@ def test_recipes_run(words, tmp_path):
     run(app, "render", "fractaldb", tmp_path / "patterns", "--classes", 3, "--per-class", 8, "--size", 64)
     run(app, "render", "fractaldb", tmp_path / "others", "--classes", 3, "--per-class", 8, "--size", 64, "--seed", 1)
     script, *rest = words.split()
-    call = [sys.executable, ROOT / "examples" / script, *rest]
+    call = [sys.executable, ROOT / "examples" / "recipes" / script, *rest]
     done = subprocess.run(list(map(str, call)), cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

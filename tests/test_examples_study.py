@@ -1,4 +1,4 @@
-"""examples/study.py: order, slices, resume, table, and the sets that it compares."""
+"""examples/studies/study.py: order, slices, resume, table, and the sets that it compares."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from scipy.stats import spearmanr
 from metrics.errors import InputError
 
 pytest.importorskip("accelerate", reason="the extra 'diffusion' is not installed")
-EXAMPLES = Path(__file__).parent.parent / "examples"
+STUDIES = Path(__file__).parent.parent / "examples" / "studies"
 
 
 @pytest.fixture
 def study(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.syspath_prepend(str(STUDIES))
     import study
 
     monkeypatch.setattr(study, "made", lambda *_: [])
@@ -142,7 +142,7 @@ def test_patches_of_train_and_test_come_from_different_halves(study, tmp_path, m
 
 
 def test_sets_have_equal_numbers_of_images(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.syspath_prepend(str(STUDIES))
     import _pretraining_sets as sets
 
     for name in ("dead-leaves", "dead-leaves + fast", sets.STYLE_PHOTOS):
@@ -157,7 +157,7 @@ def test_sets_have_equal_numbers_of_images(monkeypatch, tmp_path):
 
 def test_a_real_cell(monkeypatch, tmp_path):
     """Pre-trained, then fine-tuned on patches of the photos, by the recipe's own code."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.syspath_prepend(str(STUDIES))
     import study
 
     small = (

@@ -71,10 +71,10 @@ def test_from_photos_to_a_verdict_in_one_process(work, monkeypatch):
     stylize("generate", "synthetic", *DRAW, "--embedding", "style.safetensors")
     rows = [json.loads(line) for line in Path("synthetic/metadata.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {row["prompt"] for row in rows} == {f"A {label} photo in the style of <style>" for label in CLASSES}
-    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    monkeypatch.syspath_prepend(str(ROOT / "examples" / "recipes"))
     import bridged_transfer
 
-    monkeypatch.setattr("bridged_report.domain_gap", lambda options: "not measured")
+    monkeypatch.setattr("_bridged_report.domain_gap", lambda options: "not measured")
     monkeypatch.setattr(
         sys, "argv", ["bridged_transfer.py", "synthetic", "real", "out", "--seeds", "0", "1", *TRAIN.split()]
     )
@@ -118,7 +118,7 @@ def test_two_processes_learn_what_one_learns_from_the_whole_batch(work):
         stylize("generate", f"images-{name}", *DRAW, "--embedding", f"{name}.safetensors")
     for a, b in zip(open_images("images-one"), open_images("images-two"), strict=True):
         assert a.key == b.key and abs(a.read().astype(int) - b.read()).max() <= 1
-    script = ROOT / "examples" / "bridged_transfer.py"
+    script = ROOT / "examples" / "recipes" / "bridged_transfer.py"
     launch_two(script, "images-two", "real", "out-two", "--seeds", 0, *TRAIN.split())
     subprocess.run(
         [sys.executable, script, "images-two", "real", "out-one", "--seeds", "0", *TRAIN.split()],

@@ -18,7 +18,9 @@ from metrics.image_sets.decode import ImageError
 from metrics.image_sets.open import read_location
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted(path for top in ("stylize", "metrics", "examples", "benchmarks") for path in (ROOT / top).rglob("*.py"))
+FILES = sorted(
+    path for top in ("stylize", "metrics", "examples", "benchmarks", "assets") for path in (ROOT / top).rglob("*.py")
+)
 OTHERS = {"Image", "tarfile", "zipfile", "gzip"}  # whose open() reads no text
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from .terminal import follow, path, run, say
+from .terminal import follow, path, run, say, version
 
 if TYPE_CHECKING:
     from ..features.cache import FeatureCache
@@ -29,9 +29,9 @@ app = typer.Typer(
     help="Measure how far an image set is from real images. Add --debug to any command for a traceback.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode="rich",
 )
+app.callback()(version)
 
 
 @app.command()

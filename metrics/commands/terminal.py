@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -58,6 +58,22 @@ def path(text: str | Path) -> Path:
             "got an empty path. Expected a file or folder; the current folder is written as a dot: ."
         )
     return Path(text)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        print(f"reverse-stylize {metadata.version('reverse-stylize')}")
+        raise typer.Exit
+
+
+def version(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """The options of both commands themselves: ``--version``, which ends before this is called."""
 
 
 def say(message: str) -> None:

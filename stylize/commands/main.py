@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metrics.commands.terminal import follow, path, run, say
+from metrics.commands.terminal import follow, path, run, say, version
 from metrics.errors import InputError
 from metrics.registry import unknown
 
+from ..shipped import shipped
 from ..styles import COPYING, DEFAULT_PRESET, LEARNT, PRESETS, chosen
 from .diffusion import COMMANDS as diffusion_commands
 from .progress import finish
+from .recipe import app as recipe
 
 if TYPE_CHECKING:
     from ..styles.bank import StyleBank
@@ -26,7 +28,6 @@ app = typer.Typer(
     help="Give synthetic images the look of real photos. Add --debug to any command for a traceback.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode="rich",
 )
 
@@ -37,6 +38,8 @@ Seed = Annotated[int, typer.Option(help="Decides every random draw.")]
 MaxErrors = Annotated[int, typer.Option(min=0, help="Unreadable images to skip and list before stopping.")]
 Options = Annotated[list[str] | None, typer.Option(help="NAME=VALUE of the family, e.g. activation=holomorphic.")]
 CORES = os.cpu_count() or 1
+app.add_typer(recipe, name="recipe")
+app.callback()(version)
 
 
 @app.command()
@@ -306,13 +309,18 @@ def tune(
 def demo(
     out: Annotated[Path, typer.Argument(help="Folder to fill.", parser=path)],
     photos: Annotated[
-        Path, typer.Option(help="Folder with learn/ and judge/ subfolders of photos.", parser=path)
-    ] = Path("assets/photos"),
+        Path | None,
+        typer.Option(help="Folder with learn/ and judge/ subfolders of photos; those that come along.", parser=path),
+    ] = None,
+    per_class: Annotated[int, typer.Option(min=1, help="Fractals of each of the ten classes.")] = 30,
     extractor: Annotated[str, typer.Option(help="Network that measures the gap.")] = "efficientnet-lite0",
     workers: Workers = CORES,
     seed: Seed = 0,
 ) -> None:
-    """Render 300 neural fractals, stylise them with the photos in learn/, and measure the gap to those in judge/."""
+    """Render 300 neural fractals, stylise them with the photos in learn/, and measure the gap to those in judge/.
+
+    Example: stylize demo out
+    """
     from metrics.comparison.compare import compare
     from metrics.image_sets.open import open_images
     from metrics.report import to_markdown, write_report
@@ -321,11 +329,12 @@ def demo(
     from ..writing.apply import apply_style
     from ..writing.render import render_patterns
 
+    photos = photos or shipped("photos")
     for part in ("learn", "judge"):
         open_images(photos / part)  # before any work is spent
     style = out / "style.safetensors"
     patterns, stylised = out / "patterns", out / "stylised"
-    options: dict[str, Any] = {"classes": 10, "per_class": 30, "size": 256, "seed": seed, "workers": workers}
+    options: dict[str, Any] = {"classes": 10, "per_class": per_class, "size": 256, "seed": seed, "workers": workers}
     finish(render_patterns("neural-fractal", patterns, **options), "render", patterns, quiet=True)
     learn_bank(photos / "learn", seed=seed).save(style)
     finish(apply_style(style, patterns, stylised, workers=workers), "stylise", stylised, quiet=True)

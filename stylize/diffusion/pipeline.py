@@ -19,6 +19,8 @@ from metrics.errors import InputError
 from metrics.extractors.extractor import check_device
 from metrics.registry import unknown
 
+from ..shipped import shipped
+
 TINY = "tiny"  # 32 px, Fashion-MNIST classes; see assets/tiny-diffusion/README.md
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 NETWORKS = ("text_encoder", "unet", "vae")
@@ -143,7 +145,7 @@ def fingerprint(pipeline: Any) -> str:
 def _local(model: str | Path) -> Path | None:
     """The folder that ``model`` names; None for a hub id."""
     if str(model) == TINY:
-        return _shipped()
+        return shipped("tiny-diffusion")
     path = Path(model)
     if path.is_file():
         raise InputError(
@@ -158,18 +160,6 @@ def _local(model: str | Path) -> Path | None:
             "the small model that comes along."
         )
     return None
-
-
-def _shipped() -> Path:
-    inside = Path(__file__).parent / "tiny"  # in a wheel
-    beside = Path(__file__).parents[2] / "assets" / "tiny-diffusion"  # in a checkout
-    for folder in (inside, beside):
-        if (folder / "model_index.json").is_file():
-            return folder
-    raise InputError(
-        f"the tiny model is neither in {inside} nor in {beside}. Train it: "
-        "python examples/train_tiny_diffusion.py work --out assets/tiny-diffusion"
-    )
 
 
 def _read_index(path: Path) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from metrics.image_sets.items import Crop, cut
 from metrics.registry import unknown
 from metrics.seed import generator
 
+from ..shipped import shipped
 from . import _class_checks as checks
 from ._canny import canny
 from ._compiled import compiled
@@ -46,7 +47,7 @@ THRESHOLDS = (0.7, 0.88)  # quantiles of the gradient: an edge reaches the first
 PROBE = 64  # side of the edge image on which maps are judged
 KEPT = 0.5  # share of its edges that a map must leave in the frame
 MAX_DRAWS = 200
-SHIPPED = "assets/photos/learn/cat.jpg"
+SHIPPED = shipped("photos") / "learn" / "cat.jpg"
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 

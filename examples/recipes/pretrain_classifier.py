@@ -1,11 +1,11 @@
 """Pre-train a timm model on patterns or any ImageFolder, then fine-tune or probe it on real images.
 
-    python examples/pretrain_classifier.py pretrain fractaldb runs/fractaldb --classes 100 --per-class 50
-    python examples/pretrain_classifier.py finetune photos runs/photos --from runs/fractaldb --shots 20
-    python examples/pretrain_classifier.py probe fashion-mnist runs/probe --from runs/fractaldb
-    python examples/pretrain_classifier.py sweep patterns runs/sweep --real photos --grid 10x100 100x10 1000x1
-    accelerate launch --num_processes 8 examples/pretrain_classifier.py pretrain patterns runs/vit --preset deit
-    torchrun --nproc_per_node 2 examples/pretrain_classifier.py ...    # several processes without GPUs
+    python pretrain_classifier.py pretrain fractaldb runs/fractaldb --classes 100 --per-class 50
+    python pretrain_classifier.py finetune photos runs/photos --from runs/fractaldb --shots 20
+    python pretrain_classifier.py probe fashion-mnist runs/probe --from runs/fractaldb
+    python pretrain_classifier.py sweep patterns runs/sweep --real photos --grid 10x100 100x10 1000x1
+    accelerate launch --num_processes 8 pretrain_classifier.py pretrain patterns runs/vit --preset deit
+    torchrun --nproc_per_node 2 pretrain_classifier.py ...    # several processes without GPUs
 
 SOURCE of pretrain: an ImageFolder, a pattern family, or a file of classes from ``stylize patterns``. PHOTOS: a folder
 with ``train`` and ``test``, or ``fashion-mnist`` (Debian's package, painted in colour). ``--preset`` names a

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from _fashion import CLASSES, STYLES, paint, photos
 from _presets import RANDAUG
 from _training import read
-from fashion import CLASSES, STYLES, paint, photos
 from PIL import Image
 from timm.data import create_transform
 from torch.utils.data import Dataset

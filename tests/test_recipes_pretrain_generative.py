@@ -1,4 +1,4 @@
-"""examples/pretrain_autoencoder.py and pretrain_diffusion.py: measures, equations and whole small runs."""
+"""examples/recipes/pretrain_autoencoder.py and pretrain_diffusion.py: measures, equations and whole small runs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from metrics.errors import InputError
 
 pytest.importorskip("accelerate", reason="the extra 'diffusion' is not installed")
 pytest.importorskip("diffusers", reason="the extra 'diffusion' is not installed")
-EXAMPLES = Path(__file__).parent.parent / "examples"
+RECIPES = Path(__file__).parent.parent / "examples" / "recipes"
 
 
 @pytest.fixture
 def autoencoder(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.syspath_prepend(str(RECIPES))
     import pretrain_autoencoder
 
     return pretrain_autoencoder

@@ -1,21 +1,25 @@
 """How recognisable are the tiny model's images? A classifier trained on real photos says, for several guidance scales.
 
-python examples/judge_tiny_diffusion.py assets/tiny-diffusion
+python assets/make/judge_tiny_diffusion.py assets/tiny-diffusion
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
-from fashion import CLASSES, STYLES, accuracy, paint_each, photos, train_classifier
-from train_tiny_diffusion import PROMPT
 
 from metrics.errors import InputError
 from stylize.diffusion.pipeline import load_pipeline, set_scheduler
+
+sys.path.append(str(Path(__file__).parents[2] / "examples" / "recipes"))
+from _fashion import CLASSES, STYLES, photos
+from fashion_classifier import accuracy, paint_each, train_classifier
+from train_tiny_diffusion import PROMPT
 
 BATCH = 48  # twice the styles
 

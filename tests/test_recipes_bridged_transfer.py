@@ -1,4 +1,4 @@
-"""examples/bridged_transfer.py: regimes, batches, LEEP, resume, and what is refused before any training."""
+"""examples/recipes/bridged_transfer.py: regimes, batches, LEEP, resume, and what is refused before any training."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from metrics import open_images
 from metrics.errors import InputError
 
 pytest.importorskip("accelerate", reason="the extra 'diffusion' is not installed")
-EXAMPLES = Path(__file__).parent.parent / "examples"
+RECIPES = Path(__file__).parent.parent / "examples" / "recipes"
 
 
 @pytest.fixture
 def bridged(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.syspath_prepend(str(RECIPES))
     import bridged_transfer
 
     return bridged_transfer
@@ -57,7 +57,7 @@ def weights(tmp_path_factory):
 @pytest.fixture
 def no_gap(bridged, monkeypatch):
     """Without the network that measures the domain gap: it takes most of the time."""
-    monkeypatch.setattr("bridged_report.domain_gap", lambda options: "not measured")
+    monkeypatch.setattr("_bridged_report.domain_gap", lambda options: "not measured")
 
 
 def launch(bridged, monkeypatch, *words):
@@ -167,7 +167,7 @@ def test_other_classes_need_the_flag(bridged, sets, weights, tmp_path, monkeypat
 
 
 def test_every_bridged_regime_has_a_paired_verdict_over_the_control_that_is_fair_to_it(bridged):
-    from bridged_report import verdicts
+    from _bridged_report import verdicts
 
     def cells(name, scores):
         return [{"regime": name, "seed": seed, "test": score} for seed, score in enumerate(scores)]

@@ -1,4 +1,4 @@
-"""examples/pretrain_classifier.py and its training loop: resume, NaN, seeds, collapse, and what is refused."""
+"""examples/recipes/pretrain_classifier.py and its training loop: resume, NaN, seeds, collapse, and what is refused."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from metrics.errors import InputError
 
 pytest.importorskip("accelerate", reason="the extra 'diffusion' is not installed")
-EXAMPLES = Path(__file__).parent.parent / "examples"
+RECIPES = Path(__file__).parent.parent / "examples" / "recipes"
 
 
 @pytest.fixture
 def recipe(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.syspath_prepend(str(RECIPES))
     import pretrain_classifier
 
     return pretrain_classifier
@@ -319,9 +319,9 @@ def test_refused(recipe, patterns, tmp_path, monkeypatch):
 
 
 def test_fashion_mnist_says_how_to_get_it(recipe, tmp_path, monkeypatch):
-    import fashion
+    import _fashion
 
-    monkeypatch.setattr(fashion, "FOLDER", tmp_path)
+    monkeypatch.setattr(_fashion, "FOLDER", tmp_path)
     with pytest.raises(InputError, match="apt-get install dataset-fashion-mnist"):
         recipe.real_sets("fashion-mnist", SimpleNamespace(shots=1, seed=0))
 
@@ -330,7 +330,7 @@ def test_fashion_mnist_says_how_to_get_it(recipe, tmp_path, monkeypatch):
 def test_two_processes_train_like_one(patterns, tmp_path):
     source = patterns("patterns")
     words = ["pretrain", str(source), "--model", "test_vit", "--size", "32", *map(str, SHORT)]
-    program = str(EXAMPLES / "pretrain_classifier.py")
+    program = str(RECIPES / "pretrain_classifier.py")
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
     for count in ("1", "2"):
         command = [*start, count, program, words[0], words[1], str(tmp_path / count), *words[2:]]

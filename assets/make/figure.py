@@ -1,6 +1,6 @@
 """Draw the README's figure from a finished demo: raw image, the style crop that it received, and the result.
 
-make demo && .venv/bin/python examples/figure.py demo assets/photos/learn assets/figures/demo.jpg
+make demo && .venv/bin/python assets/make/figure.py demo assets/photos/learn assets/figures/demo.jpg
 """
 
 import json

@@ -1,8 +1,8 @@
 """Does it pay? Pre-training sets × seeds × downstream tasks, at equal images and equal steps, beside the domain gap.
 
-    python examples/study.py work --dry-run              # what is left to do and what it costs
-    python examples/study.py work --minutes 85           # a slice; the same command continues at the next cell
-    python examples/study.py work --table                # the table of what is finished
+    python examples/studies/study.py work --dry-run              # what is left to do and what it costs
+    python examples/studies/study.py work --minutes 85           # a slice; the same command continues at the next cell
+    python examples/studies/study.py work --table                # the table of what is finished
 
 Every set has ``classes × per-class`` images of ``size`` px. A small network is pre-trained on it for ``pretrain-steps``
 and fine-tuned on Fashion-MNIST painted in colour (20 photos per class, a tenth, all) and on patches of photos (classes
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pretrain_classifier as classifier
 import torch
 from _pretraining_sets import PHOTOS, SETS, made
 from _study_table import TASKS, write_table
@@ -36,6 +36,9 @@ from metrics.image_sets.arrays import Pixels
 from metrics.image_sets.items import ImageSet, Item, cut, draw_crop
 from metrics.seed import generator
 from metrics.statistics.kid import kid
+
+sys.path.append(str(Path(__file__).parents[1] / "recipes"))
+import pretrain_classifier as classifier
 
 EXTRACTORS = ("efficientnet-lite0", "efficientnet-lite2")
 ORDER = (

@@ -1,7 +1,7 @@
 """Fashion-MNIST in one style as an ImageFolder with ``train`` and ``test``: the real images of the bridged transfer.
 
 apt-get install dataset-fashion-mnist
-python examples/fashion_folders.py aurora real --train 24 --test 100
+python fashion_folders.py aurora real --train 24 --test 100
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from fashion import CLASSES, HELD_OUT, STYLES, paint, photos
+from _fashion import CLASSES, HELD_OUT, STYLES, paint, photos
 from PIL import Image
 
 from metrics.errors import InputError

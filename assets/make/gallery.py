@@ -1,6 +1,6 @@
 """Draw the README's gallery: every pattern family, one row each, one column per class.
 
-python examples/gallery.py assets/figures/gallery.jpg
+python assets/make/gallery.py assets/figures/gallery.jpg
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Pre-train a diffusion model on synthetic images, fine-tune it on few real ones, and compare with from scratch.
 
-    python examples/pretrain_diffusion.py patterns few-photos held-out-photos runs/diffusion
-    accelerate launch --num_processes 8 examples/pretrain_diffusion.py patterns few held-out runs/big --size 64 ...
+    python pretrain_diffusion.py patterns few-photos held-out-photos runs/diffusion
+    accelerate launch --num_processes 8 pretrain_diffusion.py patterns few held-out runs/big --size 64 ...
 
 Preconditioning, loss and sampler are those of EDM (Karras et al. 2022, table 1 and algorithm 1 without churn). The
 noise levels, the learnt weight of each level, the inverse-square-root learning rate and the power-law average of

@@ -1,6 +1,6 @@
 """A figure of the style methods: contents, the style crops that they receive, and what each method makes of them.
 
-python examples/methods.py assets/photos/learn assets/figures/methods.jpg
+python assets/make/methods.py assets/photos/learn assets/figures/methods.jpg
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Dataset style inversion on the tiny model: does the learnt word bring generated images closer to a new style?
 
-    python examples/style_inversion.py work --figure assets/figures/dsi.jpg
+    python examples/studies/style_inversion.py work --figure assets/figures/dsi.jpg
 
 A style that the model has neither seen nor heard named is painted onto test photos: half of them to learn from, half to
 judge by. Compared are the sentence with the learnt word, the same sentence with the word as it was before learning, the
@@ -11,12 +11,12 @@ continues where it was interrupted.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from fashion import CLASSES, HELD_OUT, accuracy, paint, photos, train_classifier
 from PIL import Image
 
 from metrics.commands.terminal import follow, say
@@ -30,6 +30,11 @@ from stylize.diffusion.generate import generate
 from stylize.diffusion.invert import invert
 from stylize.diffusion.prompts import PLAIN_PROMPT
 from stylize.diffusion.sampler import Sampler
+
+sys.path.append(str(Path(__file__).parents[1] / "recipes"))
+sys.path.append(str(Path(__file__).parents[2] / "assets" / "make"))
+from _fashion import CLASSES, HELD_OUT, paint, photos
+from fashion_classifier import accuracy, train_classifier
 
 EXTRACTORS = ("efficientnet-lite0", "efficientnet-lite2")
 CONDITIONS = ["learnt word", "untrained word", "plain prompt"]

@@ -1,7 +1,7 @@
 """Train a tiny Stable Diffusion from nothing: text-conditional, latent, in the standard diffusers format, on a CPU.
 
     apt-get install dataset-fashion-mnist
-    python examples/train_tiny_diffusion.py work --minutes 60 --out assets/tiny-diffusion
+    python assets/make/train_tiny_diffusion.py work --minutes 60 --out assets/tiny-diffusion
 
 An autoencoder learns 16x16x4 latents of 32 px images first (a tenth of the time), then a U-Net and a text encoder
 together learn to remove noise from them, given "A {class} photo in the style of {style}". Some prompts are left empty
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import sys
 import time
 from copy import deepcopy
 from itertools import pairwise, product
@@ -24,12 +25,15 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
-from fashion import CLASSES, HELD_OUT, SIZE, STYLES, any_colours, paint_each, photos, to_tensor
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from metrics.errors import InputError
+
+sys.path.append(str(Path(__file__).parents[2] / "examples" / "recipes"))
+from _fashion import CLASSES, HELD_OUT, SIZE, STYLES, photos
+from fashion_classifier import any_colours, paint_each, to_tensor
 
 PROMPT = "A {label} photo in the style of {style}"
 STYLE_PROMPT = "A photo in the style of {style}"

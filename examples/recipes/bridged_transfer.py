@@ -1,7 +1,7 @@
 """Bridged transfer: fine-tune on synthetic images first and on few real ones next, beside fair controls.
 
-    python examples/bridged_transfer.py synthetic real out --shots 16 --seeds 0 1 2
-    accelerate launch --multi_gpu --num_processes 2 examples/bridged_transfer.py synthetic real out
+    python bridged_transfer.py synthetic real out --shots 16 --seeds 0 1 2
+    accelerate launch --multi_gpu --num_processes 2 bridged_transfer.py synthetic real out
 
 The last needs no GPU: on a machine without one it starts two processes on the CPU, as torchrun --nproc_per_node 2 does
 (without --multi_gpu, accelerate starts one). The processes share every batch; augmentation and batch statistics are
@@ -28,10 +28,10 @@ from pathlib import Path
 
 import timm
 import torch
+from _bridged_report import write_page
 from _bridged_sets import Batches, Images, Scale, Splits, by_class, few_shot, held_out, read_sets
 from _training import Seeded
 from accelerate import Accelerator, DataLoaderConfiguration
-from bridged_report import write_page
 from timm.data import resolve_model_data_config
 from torch.nn import functional as F
 from torch.utils.data import DataLoader

@@ -13,7 +13,7 @@ from metrics.image_sets.items import ImageSet, Item
 from stylize import apply_style, learn, render_patterns
 from stylize.styles import PRESETS
 
-PHOTOS = Path(__file__).parent.parent / "assets" / "photos"
+PHOTOS = Path(__file__).parents[2] / "assets" / "photos"
 NEURAL = "neural-fractal"
 # Name: family and its options; the earlier formulation has a holomorphic tanh, a fixed threshold and no selection.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -1,8 +1,8 @@
 """Train a convolutional autoencoder on synthetic images alone and test it on real photos that it never sees.
 
     stylize render dead-leaves patterns --classes 50 --per-class 20 --size 64
-    python examples/pretrain_autoencoder.py patterns photos runs/autoencoder
-    accelerate launch --num_processes 8 examples/pretrain_autoencoder.py patterns photos runs/big --size 64
+    python pretrain_autoencoder.py patterns photos runs/autoencoder
+    accelerate launch --num_processes 8 pretrain_autoencoder.py patterns photos runs/big --size 64
 
 The network is diffusers' AutoencoderKL; loss: squared error and a little Kullback-Leibler divergence. The report,
 result.json, has on crops of the photos: MSE and PSNR of values in [0, 1], SSIM, the distance between feature maps of an

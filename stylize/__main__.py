@@ -1,0 +1,5 @@
+"""``python -m stylize``: the command ``stylize``."""
+
+from .commands.main import main
+
+main()
