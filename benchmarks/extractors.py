@@ -96,7 +96,7 @@ def timed(compute: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
 
 
 def ours(folder: Path, extractor: Extractor) -> torch.Tensor:
-    return extract(open_images(folder), extractor, batch_size=BATCH, workers=1).result.features
+    return extract(open_images(folder), extractor, batch_size=BATCH, workers=1).features
 
 
 def torch_fidelity(folder: Path, network: torch.nn.Module) -> torch.Tensor:

@@ -18,7 +18,7 @@ from metrics.image_sets.items import ImageSet
 from metrics.image_sets.open import open_images
 from metrics.statistics.jackknife import interval
 from metrics.statistics.kid import kid
-from stylize import render_patterns
+from stylize import render
 from stylize.patterns import FAMILIES
 
 EXTRACTORS = ("efficientnet-lite0", "efficientnet-lite2")
@@ -43,9 +43,9 @@ def main() -> None:
         table: dict[str, list[str]] = {name: [] for name in sets}
         for extractor in EXTRACTORS:
             network = load_extractor(extractor)
-            real = extract(judge, network).result
+            real = extract(judge, network)
             for name, images in sets.items():
-                own = extract(images, network).result
+                own = extract(images, network)
                 distance = kid(own.features, real.features, groups_x=own.groups, groups_y=real.groups)
                 low, high = interval(distance.value, distance.error) or (float("nan"), float("nan"))
                 error = f"{1000 * distance.value:.0f} ± {1000 * (distance.se or float('nan')):.0f}"
@@ -59,10 +59,7 @@ def main() -> None:
 def _rendered(row: str, folder: Path, images: int, workers: int) -> ImageSet:
     family, options = ROWS[row]
     classes = images // PER_CLASS
-    for _ in render_patterns(
-        family, folder / row, classes=classes, per_class=PER_CLASS, options=options, workers=workers
-    ):
-        pass
+    render(family, folder / row, classes=classes, per_class=PER_CLASS, options=options, workers=workers)
     return open_images(folder / row)
 
 

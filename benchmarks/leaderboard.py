@@ -39,7 +39,7 @@ from metrics.features.extraction import FeatureSet, extract
 from metrics.image_sets.items import ImageSet
 from metrics.image_sets.open import open_images
 from metrics.statistics.kid import kid
-from stylize import render_patterns
+from stylize import render
 from stylize.styles import METHODS, PRESETS
 from stylize.styles.bank import CROPS, learn
 from stylize.writing.apply import make_plan
@@ -242,17 +242,13 @@ def distance(x: FeatureSet, y: FeatureSet) -> float:
 
 
 def features(images: ImageSet, network: Any) -> FeatureSet:
-    work = extract(images, network)
-    for _ in work:
-        pass
-    return work.result
+    return extract(images, network)
 
 
 def make_contents(out: Path, name: str, images: int, seed: int) -> None:
     if name == "shapes":
         return write_shapes(out, images // 10, SIZE, seed)
-    for _ in render_patterns(name, out, classes=10, per_class=images // 10, size=SIZE, seed=seed):
-        pass
+    render(name, out, classes=10, per_class=images // 10, size=SIZE, seed=seed)
     return None
 
 

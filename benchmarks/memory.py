@@ -45,10 +45,10 @@ def learn_photos(photos: Path, style: Path, crops: str, *methods: str) -> None:
 
 def apply(style: Path, images: Path, method: str) -> None:
     """Stylise a folder; every image must succeed."""
-    from stylize.writing.apply import apply_style
+    from stylize.writing.apply import apply
 
     with tempfile.TemporaryDirectory() as out:
-        last = list(apply_style(style, images, out, method=method, strength=0.75))[-1]
+        last = apply(style, images, out, method=method, strength=0.75)
     assert last.failed == 0, last
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stylize.diffusion.generate import generate
-from stylize.diffusion.invert import invert
+from stylize.diffusion.generate import iter_generate
+from stylize.diffusion.invert import iter_invert
 from stylize.diffusion.pipeline import TINY, load_pipeline
 from stylize.diffusion.sampler import Sampler
 
@@ -38,7 +38,7 @@ def main() -> None:
         print(f"{torch.cuda.get_device_name()}, {options.precision}, batches of {options.batch}")
         training = {"mode": "style", "steps": STEPS, "batch": options.batch, "save_every": STEPS}
         times = []
-        for _ in invert(PHOTOS, embedding, model=model, device="cuda", precision=options.precision, **training):
+        for _ in iter_invert(PHOTOS, embedding, model=model, device="cuda", precision=options.precision, **training):
             times.append(time.perf_counter())
         step = float(np.median(np.diff(times)))
         print(f"invert: {step:.3f} s a step, 20 000 steps take {20_000 * step / 3600:.1f} h, {peak()}", flush=True)
@@ -47,7 +47,7 @@ def main() -> None:
         sampler = Sampler(model, embedding=embedding, device="cuda", dtype=options.precision)
         sampler.describe()  # loads it
         start = time.perf_counter()
-        list(generate(work / "classes.txt", work / "made", sampler, per_class=images, batch=options.batch))
+        list(iter_generate(work / "classes.txt", work / "made", sampler, per_class=images, batch=options.batch))
         seconds = time.perf_counter() - start
         print(f"generate, {sampler.steps} steps: {images / seconds:.2f} images/s, {peak()}")
 

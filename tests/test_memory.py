@@ -21,11 +21,11 @@ from metrics.image_sets.decode import ImageError, decode
 from metrics.image_sets.items import Item
 from metrics.image_sets.open import open_images
 from metrics.memory import PixelBudget, out_of_memory
-from stylize import apply_style, learn
+from stylize import iter_apply, learn
 from stylize.styles import METHODS, gamut
 from stylize.styles.bank import StyleBank, to_batch
 from stylize.styles.methods import patches, spectrum
-from stylize.writing.render import SIDES, render_patterns
+from stylize.writing.render import SIDES, iter_render
 from stylize.writing.size_limit import MEGAPIXELS, check_size
 
 
@@ -65,7 +65,7 @@ def test_an_image_too_large_for_the_method_fails_alone_and_is_never_decoded(
 ):
     images = {f"{seed}.png": picture(seed, 40, 40) for seed in range(4)}
     synthetic = folder("synthetic", {**images, "large.png": png_of_no_pixels(8000, 8000)})
-    steps = list(apply_style(style, synthetic, tmp_path / "out", assignment=assignment))
+    steps = list(iter_apply(style, synthetic, tmp_path / "out", assignment=assignment))
     assert (steps[-1].done, steps[-1].failed) == (4, 1)
     message = "too large: 8000x8000, at most 14 megapixels for the method texture; shrink it first"
     assert errors_of(tmp_path / "out") == {"large": message}
@@ -90,7 +90,7 @@ def test_memory_that_ends_on_one_image_fails_that_image(style, folder, picture, 
         return transfer(self, images, keys, *arguments, **options)
 
     monkeypatch.setattr(StyleBank, "transfer", greedy)
-    steps = list(apply_style(style, synthetic, tmp_path / "out"))
+    steps = list(iter_apply(style, synthetic, tmp_path / "out"))
     assert (steps[-1].done, steps[-1].failed) == (3, 1)
     assert errors_of(tmp_path / "out") == {"2": "not enough memory for it; use fewer workers, or shrink it first"}
 
@@ -104,7 +104,7 @@ def test_other_errors_are_no_lack_of_memory(style, folder, picture, tmp_path, mo
 
     monkeypatch.setattr(StyleBank, "transfer", broken)
     with pytest.raises(RuntimeError, match="a fault of the program"):
-        list(apply_style(style, folder("synthetic", {"a.png": picture(0, 40, 40)}), tmp_path / "out"))
+        list(iter_apply(style, folder("synthetic", {"a.png": picture(0, 40, 40)}), tmp_path / "out"))
 
 
 def test_an_image_that_does_not_fit_memory_is_a_loss_of_any_set(folder, picture, monkeypatch):
@@ -118,7 +118,7 @@ def test_an_image_that_does_not_fit_memory_is_a_loss_of_any_set(folder, picture,
     monkeypatch.setattr(decoding, "_pixels", greedy)
     with pytest.raises(ImageError, match="not enough memory to decode it"):
         decode(root / "b.png")
-    result = extract(open_images(root), load_extractor("random-conv")).result
+    result = extract(open_images(root), load_extractor("random-conv"))
     assert result.keys == ("a",) and result.skipped == (("b", "not enough memory to decode it; shrink it first"),)
 
 
@@ -144,7 +144,7 @@ def test_threads_hold_no_more_pixels_than_agreed():
 def test_extraction_decodes_within_the_budget_and_gives_the_same_features(folder, picture, monkeypatch):
     images, network = open_images(folder("set", {f"{i}.png": picture(i, 40, 40) for i in range(24)})), None
     network = load_extractor("random-conv")
-    free = extract(images, network, workers=8).result
+    free = extract(images, network, workers=8)
     lock, at_once, most, pixels = threading.Lock(), [0], [0], Item.pixels
 
     def watched(self, loaded):
@@ -158,7 +158,7 @@ def test_extraction_decodes_within_the_budget_and_gives_the_same_features(folder
 
     monkeypatch.setattr(features, "MAX_PIXELS", 2 * 40 * 40 + 1)
     monkeypatch.setattr(Item, "pixels", watched)
-    bounded = extract(images, network, workers=8).result
+    bounded = extract(images, network, workers=8)
     assert most[0] == 2 and torch.equal(free.features, bounded.features)
 
 
@@ -184,7 +184,7 @@ def test_strips_have_the_patch_statistics_of_all_their_patches(monkeypatch):
 AT_THE_LIMIT = """
 import resource, sys
 from stylize import learn
-from stylize.writing.render import SIDES, render_patterns
+from stylize.writing.render import SIDES, iter_render
 from stylize.writing.size_limit import MEGAPIXELS
 from stylize.styles.bank import to_batch, to_image
 from metrics.image_sets.open import open_images
@@ -210,7 +210,7 @@ def test_a_render_too_large_for_its_family_is_refused_before_any_work(family, tm
     most = SIDES.get(family, 8192)
     message = f"size {most + 1}: expected 16 to {most} pixels, with which a worker of {family} stays below 2 GB"
     with pytest.raises(InputError, match=message):
-        list(render_patterns(family, tmp_path / "out", size=most + 1))
+        list(iter_render(family, tmp_path / "out", size=most + 1))
     assert not (tmp_path / "out").exists()
 
 
@@ -233,7 +233,7 @@ from metrics.image_sets.items import ImageSet
 from metrics.image_sets.open import open_images
 images = open_images(sys.argv[1])
 many = ImageSet(images.root, [replace(images[0], key=str(number)) for number in range(8)])
-extract(many, load_extractor("random-conv"), workers=8).result
+extract(many, load_extractor("random-conv"), workers=8)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 """
 

@@ -15,7 +15,7 @@ from metrics.errors import InputError
 from metrics.extractors.extractor import Extractor
 from metrics.features import cache as module
 from metrics.features.cache import FeatureCache, default_folder
-from metrics.features.extraction import extract
+from metrics.features.extraction import extract, iter_extract
 from metrics.image_sets.items import Crop
 from metrics.image_sets.open import open_images
 
@@ -91,11 +91,11 @@ def test_the_key_is_extractor_content_crop_and_versions(tmp_path, monkeypatch):
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
 def test_features_with_and_without_a_cache_are_equal(photos, tmp_path, batch_size):
     images = open_images(photos)
-    plain = extract(images, extractor(), batch_size=batch_size).result
+    plain = extract(images, extractor(), batch_size=batch_size)
     with FeatureCache(tmp_path / "cache") as cache:
-        first = extract(images, extractor(), batch_size=batch_size, cache=cache).result
+        first = extract(images, extractor(), batch_size=batch_size, cache=cache)
         network = extractor()
-        second = extract(images, network, batch_size=batch_size, cache=cache, workers=4).result
+        second = extract(images, network, batch_size=batch_size, cache=cache, workers=4)
     for result in (first, second):
         assert torch.equal(result.features, plain.features)
         assert (result.keys, result.labels, result.groups) == (plain.keys, plain.labels, plain.groups)
@@ -108,45 +108,45 @@ def test_only_what_is_new_is_computed(photos, tmp_path, picture):
     from PIL import Image
 
     with FeatureCache(tmp_path / "cache") as cache:
-        extract(open_images(photos), extractor(), cache=cache).result  # noqa: B018
+        extract(open_images(photos), extractor(), cache=cache)
         (photos / "a/0.png").rename(photos / "a/renamed.png")
         Image.fromarray(picture(99)).save(photos / "b/1.png")
         network = extractor()
-        result = extract(open_images(photos), network, cache=cache).result
+        result = extract(open_images(photos), network, cache=cache)
         assert network._network.seen == 1
-        plain = extract(open_images(photos), extractor()).result
+        plain = extract(open_images(photos), extractor())
         assert result.keys == plain.keys and torch.allclose(result.features, plain.features, rtol=0, atol=1e-6)
         other = extractor(seed=1)
-        extract(open_images(photos), other, cache=cache).result  # noqa: B018
+        extract(open_images(photos), other, cache=cache)
         assert other._network.seen == 9
 
 
 def test_crops_are_cached_by_their_box(photos, tmp_path):
     crops = open_images(photos).crops(3, 16)
-    plain = extract(crops, extractor(), batch_size=4).result
+    plain = extract(crops, extractor(), batch_size=4)
     with FeatureCache(tmp_path / "cache") as cache:
-        extract(crops, extractor(), batch_size=4, cache=cache).result  # noqa: B018
+        extract(crops, extractor(), batch_size=4, cache=cache)
         network = extractor()
-        assert torch.equal(extract(crops, network, cache=cache).result.features, plain.features)
+        assert torch.equal(extract(crops, network, cache=cache).features, plain.features)
         assert network._network.seen == 0
-        extract(open_images(photos).crops(3, 16, seed=1), network, cache=cache).result  # noqa: B018
+        extract(open_images(photos).crops(3, 16, seed=1), network, cache=cache)
         assert network._network.seen == 27
 
 
 def test_images_in_memory_are_cached_too(tmp_path, picture):
     images = np.stack([picture(i) for i in range(5)])
     with FeatureCache(tmp_path / "cache") as cache:
-        first = extract(open_images(images), extractor(), cache=cache).result
+        first = extract(open_images(images), extractor(), cache=cache)
         network = extractor()
-        assert torch.equal(extract(open_images(images), network, cache=cache).result.features, first.features)
+        assert torch.equal(extract(open_images(images), network, cache=cache).features, first.features)
         assert network._network.seen == 0
 
 
 def test_progress_goes_on_when_everything_is_known(photos, tmp_path):
     with FeatureCache(tmp_path / "cache") as cache:
         for _ in range(2):
-            job = extract(open_images(photos), extractor(), batch_size=4, cache=cache)
-            steps = list(job)
+            job = iter_extract(open_images(photos), extractor(), batch_size=4, cache=cache)
+            steps = [step.done for step in job]
             assert steps == sorted(set(steps)) and steps[-1] == len(job) == 10
 
 
@@ -179,14 +179,14 @@ def test_changed_rows_are_counted_and_never_used(tmp_path):
 
 
 def test_a_damaged_extraction_entry_is_computed_again(photos, tmp_path):
-    plain = extract(open_images(photos), extractor()).result
+    plain = extract(open_images(photos), extractor())
     with FeatureCache(tmp_path) as cache:
-        extract(open_images(photos), extractor(), cache=cache).result  # noqa: B018
+        extract(open_images(photos), extractor(), cache=cache)
     change(cache.path, "UPDATE features SET vector = zeroblob(36)")
     with FeatureCache(tmp_path) as cache:
-        assert torch.equal(extract(open_images(photos), extractor(), cache=cache).result.features, plain.features)
+        assert torch.equal(extract(open_images(photos), extractor(), cache=cache).features, plain.features)
         assert cache.damaged == 9
-        assert torch.equal(extract(open_images(photos), extractor(), cache=cache).result.features, plain.features)
+        assert torch.equal(extract(open_images(photos), extractor(), cache=cache).features, plain.features)
         assert cache.damaged == 9
 
 
@@ -341,8 +341,8 @@ def test_a_command_goes_on_without_its_cache_and_says_so_once(fault, photos, tmp
     monkeypatch.setenv("REVERSE_STYLIZE_CACHE", str(folder))
     fault(folder, monkeypatch)
     with cli._cache(True) as cache:
-        found = extract(open_images(photos), extractor(), batch_size=2, cache=cache).result
-    assert torch.equal(found.features, extract(open_images(photos), extractor()).result.features)
+        found = extract(open_images(photos), extractor(), batch_size=2, cache=cache)
+    assert torch.equal(found.features, extract(open_images(photos), extractor()).features)
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and ("without" in said or "could not be saved" in said)
 
@@ -366,13 +366,13 @@ def test_a_lock_that_stays_costs_one_wait(photos, tmp_path, monkeypatch, capsys)
     other.execute("BEGIN IMMEDIATE")  # readers are let in
     start = time.monotonic()
     with cli._cache(True) as cache:
-        found = extract(open_images(photos), extractor(), batch_size=1, cache=cache).result
+        found = extract(open_images(photos), extractor(), batch_size=1, cache=cache)
     assert len(found) == 9 and time.monotonic() - start < 1.5
     assert "locked" in (said := capsys.readouterr().err) and said.count("\n") == 1 and "9 features" in said
     other.close()
     other = exclusive(path)
     with cli._cache(True) as cache:
-        assert cache is None and len(extract(open_images(photos), extractor(), cache=cache).result) == 9
+        assert cache is None and len(extract(open_images(photos), extractor(), cache=cache)) == 9
     assert "going on without a cache" in (said := capsys.readouterr().err) and said.count("\n") == 1
     other.close()
 
@@ -384,7 +384,7 @@ def test_waiting_is_short():
 def test_a_disk_that_fills_up(photos, tmp_path):
     with FeatureCache(tmp_path / "cache") as cache:
         cache._database.execute(f"PRAGMA max_page_count = {3}")
-        result = extract(open_images(photos), extractor(), batch_size=1, cache=cache)
+        result = iter_extract(open_images(photos), extractor(), batch_size=1, cache=cache)
         big = [(digest(i), None, torch.ones(module.PAGE)) for i in range(9)]
         cache.put("f", big)
         assert len(result.result) == 9 and "full" in cache.fault and cache.unsaved == 18

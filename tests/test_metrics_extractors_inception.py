@@ -177,7 +177,7 @@ def folders(tmp_path_factory):
 
 
 def features(folder, extractor):
-    return extract(open_images(folder), extractor, batch_size=4, workers=1).result.features
+    return extract(open_images(folder), extractor, batch_size=4, workers=1).features
 
 
 def test_distances_are_torch_fidelitys(folders, extractors, inception_file):

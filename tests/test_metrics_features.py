@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 from metrics.errors import InputError
 from metrics.extractors import load_extractor
 from metrics.extractors.extractor import Extractor
-from metrics.features.extraction import FeatureSet, check_comparable, extract
+from metrics.features.extraction import FeatureSet, check_comparable, extract, iter_extract
 from metrics.image_sets.items import ImageSet
 from metrics.image_sets.open import open_images
 
@@ -49,7 +49,7 @@ def lite0():
 def test_features_carry_keys_labels_groups_and_provenance(mixed):
     extractor = small()
     images = open_images(mixed)
-    result = extract(images, extractor, batch_size=5).result
+    result = extract(images, extractor, batch_size=5)
     assert result.features.shape == (12, 3)
     assert result.features.dtype == torch.float32
     assert result.keys == tuple(item.key for item in images if "broken" not in item.key and "empty" not in item.key)
@@ -60,7 +60,7 @@ def test_features_carry_keys_labels_groups_and_provenance(mixed):
 
 
 def test_each_row_is_its_own_image(mixed):
-    result = extract(open_images(mixed), small(), batch_size=4).result
+    result = extract(open_images(mixed), small(), batch_size=4)
     by_key = {item.key: item for item in open_images(mixed)}
     for key, row in zip(result.keys, result.features, strict=True):
         expected = small()(torch.tensor(by_key[key].read()).permute(2, 0, 1)[None])[0]
@@ -68,7 +68,7 @@ def test_each_row_is_its_own_image(mixed):
 
 
 def test_unreadable_images_are_listed_never_measured(mixed):
-    result = extract(open_images(mixed), small()).result
+    result = extract(open_images(mixed), small())
     assert dict(result.skipped).keys() == {"a/broken", "c/empty"}
     assert dict(result.skipped)["c/empty"] == "empty file (0 bytes)"
     assert not (result.features == 0).all(1).any()
@@ -76,8 +76,8 @@ def test_unreadable_images_are_listed_never_measured(mixed):
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 14, 99])
 def test_progress_counts_every_image(mixed, batch_size):
-    job = extract(open_images(mixed), small(), batch_size=batch_size)
-    steps = list(job)
+    job = iter_extract(open_images(mixed), small(), batch_size=batch_size)
+    steps = [step.done for step in job]
     assert len(job) == 14
     assert steps == sorted(set(steps))
     assert steps[-1] == 14
@@ -85,9 +85,9 @@ def test_progress_counts_every_image(mixed, batch_size):
 
 
 def test_result_finishes_what_iteration_began(mixed):
-    job = extract(open_images(mixed), small(), batch_size=4)
-    assert next(iter(job)) < 14
-    assert torch.equal(job.result.features, extract(open_images(mixed), small()).result.features)
+    job = iter_extract(open_images(mixed), small(), batch_size=4)
+    assert next(iter(job)).done < 14
+    assert torch.equal(job.result.features, extract(open_images(mixed), small()).features)
 
 
 def close(a, b):
@@ -103,8 +103,8 @@ def few(mixed):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 5])
 def test_features_do_not_depend_on_the_batch_size(few, lite0, batch_size):
-    whole = extract(few, lite0, batch_size=32).result
-    parts = extract(few, lite0, batch_size=batch_size).result
+    whole = extract(few, lite0, batch_size=32)
+    parts = extract(few, lite0, batch_size=batch_size)
     assert close(parts.features, whole.features)
     assert parts.keys == whole.keys
     assert parts.skipped == whole.skipped
@@ -112,26 +112,26 @@ def test_features_do_not_depend_on_the_batch_size(few, lite0, batch_size):
 
 def test_features_do_not_depend_on_the_order_of_the_set(few, lite0):
     order = np.random.default_rng(0).permutation(len(few))
-    straight = extract(few, lite0, batch_size=3).result
-    shuffled = extract(ImageSet(few.root, [few[i] for i in order]), lite0, batch_size=3).result
+    straight = extract(few, lite0, batch_size=3)
+    shuffled = extract(ImageSet(few.root, [few[i] for i in order]), lite0, batch_size=3)
     rows = dict(zip(shuffled.keys, shuffled.features, strict=True))
     assert close(torch.stack([rows[key] for key in straight.keys]), straight.features)
 
 
 def test_features_do_not_depend_on_the_reading_threads(few, lite0):
-    one, many = (extract(few, lite0, workers=workers).result for workers in (1, 8))
+    one, many = (extract(few, lite0, workers=workers) for workers in (1, 8))
     assert torch.equal(one.features, many.features)
     assert one.keys == many.keys
 
 
 def test_features_do_not_depend_on_the_computing_threads(few, lite0):
-    one = extract(few, lite0).result
+    one = extract(few, lite0)
     torch.set_num_threads(2)
-    assert close(extract(few, lite0).result.features, one.features)
+    assert close(extract(few, lite0).features, one.features)
 
 
 def test_crops_keep_the_photo_as_their_group(mixed):
-    result = extract(open_images(mixed).crops(3, 32), small(), batch_size=10).result
+    result = extract(open_images(mixed).crops(3, 32), small(), batch_size=10)
     assert len(result) == 36
     assert result.groups == tuple(key.partition("#")[0] for key in result.keys)
     assert dict(result.skipped).keys() == {"a/broken", "c/empty"}
@@ -147,8 +147,8 @@ def test_reading_stays_at_most_one_batch_ahead(mixed):
                 yield item
 
     images = open_images(mixed)
-    job = iter(extract(Watched(images.root, images.items), small(), batch_size=2, workers=1))
-    done = next(job)
+    job = iter(iter_extract(Watched(images.root, images.items), small(), batch_size=2, workers=1))
+    done = next(job).done
     assert len(started) <= done + 2 + 1
     job.close()
 
@@ -158,17 +158,17 @@ def test_nan_features_raise_with_the_file_names(folder, picture):
     with pytest.raises(
         InputError, match=r"means gives NaN or infinite features for \S+x/black.png\. Remove these files"
     ):
-        _ = extract(open_images(root), small(fragile=True)).result
+        _ = extract(open_images(root), small(fragile=True))
 
 
 def test_a_set_without_a_readable_image(folder):
     root = folder("bad", {"1.png": b"no", "2.png": b""})
     with pytest.raises(InputError, match=r"no image could be read. The first of 2: 1: not an image"):
-        _ = extract(open_images(root), small()).result
+        _ = extract(open_images(root), small())
 
 
 def test_a_stopped_extraction_has_no_result(mixed):
-    job = extract(open_images(mixed), small(), batch_size=2)
+    job = iter_extract(open_images(mixed), small(), batch_size=2)
     next(iter(job))
     iter(job).close()
     with pytest.raises(RuntimeError, match="stopped before its end"):
@@ -178,7 +178,7 @@ def test_a_stopped_extraction_has_no_result(mixed):
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"workers": 0}])
 def test_nonsense_options(mixed, options):
     with pytest.raises(InputError, match="Expected at least 1 of each"):
-        extract(open_images(mixed), small(), **options)
+        iter_extract(open_images(mixed), small(), **options)
 
 
 # --- files
@@ -186,7 +186,7 @@ def test_nonsense_options(mixed, options):
 
 @pytest.fixture
 def saved(mixed, tmp_path):
-    result = extract(open_images(mixed), small()).result
+    result = extract(open_images(mixed), small())
     path = tmp_path / "set.safetensors"
     result.save(path)
     return result, path
@@ -202,7 +202,7 @@ def test_save_and_load_give_the_same_set(saved):
 
 
 def test_labels_may_be_missing(folder, picture, tmp_path):
-    result = extract(open_images(folder("flat", {"1.png": picture()})), small()).result
+    result = extract(open_images(folder("flat", {"1.png": picture()})), small())
     result.save(tmp_path / "flat.safetensors")
     assert FeatureSet.load(tmp_path / "flat.safetensors").labels == (None,)
 
@@ -243,7 +243,7 @@ def test_files_whose_parts_do_not_match(saved, tmp_path, change):
 
 def test_only_features_of_one_fingerprint_can_be_compared(mixed):
     images = open_images(mixed)
-    one, same, other = (extract(images, small(size=size)).result for size in ("8x8", "8x8", "9x9"))
+    one, same, other = (extract(images, small(size=size)) for size in ("8x8", "8x8", "9x9"))
     check_comparable(one, same)
     with pytest.raises(
         InputError, match=r"cannot be compared: fingerprints .* size '8x8' and '9x9'. Extract both with"

@@ -1,4 +1,5 @@
 import math
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -21,19 +22,17 @@ def features(monkeypatch):
     """Stands in for the network alone: ``features({"root name": array})``; everything after it is real."""
     held = {}
 
-    class Work(list):
-        def __init__(self, images):
-            super().__init__([1])
-            values = held[images.root.name]
-            keys = tuple(item.key for item in images)[: len(values)]
-            groups = tuple(item.group for item in images)[: len(values)]
-            labels = tuple(item.label for item in images)[: len(values)]
-            self.result = FeatureSet(torch.from_numpy(values), keys, labels, groups, "net", "f", {}, str(images.root))
+    def work(images, network, **options):
+        values = held[images.root.name]
+        keys = tuple(item.key for item in images)[: len(values)]
+        groups = tuple(item.group for item in images)[: len(values)]
+        labels = tuple(item.label for item in images)[: len(values)]
+        return FeatureSet(torch.from_numpy(values), keys, labels, groups, "net", "f", {}, str(images.root))
 
     class Network:
         name, fingerprint, preprocessing = "net", "f", {}
 
-    monkeypatch.setattr(comparison_sets, "extract", lambda images, network, batch_size, cache: Work(images))
+    monkeypatch.setattr(comparison_sets, "extract", work)
     monkeypatch.setattr(gap, "load_extractor", lambda *a, **k: Network())
     return held.update
 
@@ -171,15 +170,14 @@ def test_end_to_end_with_a_real_network(folder, picture):
     real = folder("real", {f"{i}.png": picture(i) for i in range(12)})
     seen = []
 
-    def watch(steps, what):
-        seen.append(what)
-        return steps
-
-    report = compare(near, real, before=far, metrics=["kid"], batch_size=5, watch=watch)
+    report = compare(near, real, before=far, metrics=["kid"], batch_size=5, progress=seen.append)
     assert report.row("after").measurements[0].value < 0.2 * report.row("before").measurements[0].value
     assert report.row("after").set.skipped == (("bad", "not an image that can be decoded"),)
     assert report.extractor["name"] == "efficientnet-lite0"
-    assert [what.partition(":")[0] for what in seen] == ["features"] * 3 + ["low-level", "structure"]
+    parts = [what for what, _ in groupby(step.what for step in seen)]
+    assert [what.partition(":")[0] for what in parts] == ["features"] * 3 + ["low-level", "structure"]
+    last = {step.what: step for step in seen}
+    assert all(step.done == step.total for step in last.values())
 
 
 def sets_of_scenes(folder, picture, classes=2, each=6):

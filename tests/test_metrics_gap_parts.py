@@ -13,7 +13,7 @@ from metrics.commands import main as cli
 from metrics.comparison.compare import compare
 from metrics.errors import InputError
 from metrics.extractors import levels, load_extractor
-from metrics.features.extraction import extract
+from metrics.features.extraction import iter_extract
 from metrics.features.statistics_file import write_statistics
 from metrics.image_sets.open import open_images
 from metrics.report import from_json, to_json, verdict
@@ -37,7 +37,7 @@ def sets(folder, picture):
 
 
 def features(root):
-    work = extract(open_images(root), load_extractor(NET))
+    work = iter_extract(open_images(root), load_extractor(NET))
     for _ in work:
         pass
     return work.result

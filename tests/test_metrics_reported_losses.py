@@ -99,14 +99,14 @@ def test_a_photo_whose_crops_fail_is_one_loss(tmp_path):
     root = images(tmp_path / "r", 6)
     data = (root / "003.png").read_bytes()
     (root / "003.png").write_bytes(data[: len(data) * 2 // 3])  # the header says a size, the pixels cannot be read
-    found = extract(open_images(root).crops(5, 16), load_extractor("random-conv")).result
+    found = extract(open_images(root).crops(5, 16), load_extractor("random-conv"))
     assert [key for key, _ in found.skipped] == ["003"] and (len(found), found.photos) == (25, 5)
 
 
 def test_losses_in_a_feature_file_fail_the_gate_too(sets, tmp_path):
     network = load_extractor("random-conv")
     for role in ("synthetic", "real"):
-        extract(lossy(sets[role]), network).result.save(tmp_path / f"{role}.safetensors")
+        extract(lossy(sets[role]), network).save(tmp_path / f"{role}.safetensors")
     loaded = FeatureSet.load(tmp_path / "real.safetensors")
     assert (loaded.photos, loaded.notes, len(loaded.skipped)) == (8, (NOTE,), 2)
     for given in ({"synthetic": tmp_path / "synthetic.safetensors"}, {"real": tmp_path / "real.safetensors"}):
@@ -137,7 +137,7 @@ def test_ten_images_ten_times_are_ten_observations(tmp_path):
         for copy in range(10):
             (often / f"{path.stem}-{copy}.png").write_bytes(path.read_bytes())
     network = load_extractor("random-conv")
-    x, y, z = (extract(open_images(root), network).result for root in (once, often, other))
+    x, y, z = (extract(open_images(root), network) for root in (once, often, other))
     assert y.notes == (
         "90 images are byte-identical copies of others in the set: equal images count as one observation.",
     )
@@ -156,7 +156,7 @@ def test_copies_of_photos_join_their_crops_and_groups(tmp_path):
     (root / "copy.png").write_bytes((root / "002.png").read_bytes())
     rows = [{"file_name": f"00{i}.png", "group": "a" if i < 2 else f"g{i}"} for i in range(6)]
     (root / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    found = extract(open_images(root).crops(3, 16), load_extractor("random-conv")).result
+    found = extract(open_images(root).crops(3, 16), load_extractor("random-conv"))
     group = dict(zip(found.keys, found.groups, strict=True))
     assert group["copy#0"] == group["002#1"] == "g2" and group["000#0"] == group["001#2"] == "a"
     assert len(set(found.groups)) == 5 and "1 image is a byte-identical copy" in found.notes[-1]

@@ -187,9 +187,9 @@ def test_features_of_every_source_are_the_same(pixels, expected):
             return x.mean((2, 3))
 
     extractor = Extractor("means", Means(), lambda x: x.float(), architecture="means", preprocessing={})
-    whole = extract(expected, extractor).result
+    whole = extract(expected, extractor)
     for source in (pixels, Pairs(pixels), DataLoader(Pairs(pixels, chw), batch_size=2)):
-        result = extract(open_images(source), extractor, workers=4).result
+        result = extract(open_images(source), extractor, workers=4)
         assert torch.equal(result.features, whole.features) and result.keys == whole.keys
 
 

@@ -88,7 +88,7 @@ def test_pickles_are_never_loaded(tmp_path):
         with pytest.raises(
             InputError, match=r"cannot be read \(no plain array, and pickled Python objects are never loaded"
         ):
-            open_features(tmp_path / name, extractor()).result  # noqa: B018
+            open_features(tmp_path / name, extractor())
     with pytest.raises(InputError, match="pickled Python objects are never loaded"):
         read_statistics(tmp_path / "s.npz")
 
@@ -107,7 +107,7 @@ def test_broken_missing_and_huge_files(tmp_path, monkeypatch):
     (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:500])
     for name in ("cut.npz", "flipped.npz", "cut.npy"):
         with pytest.raises(InputError, match="cannot be read"):
-            open_features(tmp_path / name, extractor()).result  # noqa: B018
+            open_features(tmp_path / name, extractor())
     monkeypatch.setattr(array_file, "MOST", 300)
     with pytest.raises(InputError, match=r"the array sigma\.npy unpacks to more than"):
         read_statistics(tmp_path / "s.npz")
@@ -117,7 +117,7 @@ def test_a_member_that_is_no_array(tmp_path):
     with zipfile.ZipFile(tmp_path / "s.npz", "w") as archive:
         archive.writestr("features.npy", b"text")
     with pytest.raises(InputError, match=r"cannot be read \(features is no array\)"):
-        open_features(tmp_path / "s.npz", extractor()).result  # noqa: B018
+        open_features(tmp_path / "s.npz", extractor())
 
 
 def test_a_header_that_asks_for_more_memory_than_there_is(tmp_path):
@@ -125,7 +125,7 @@ def test_a_header_that_asks_for_more_memory_than_there_is(tmp_path):
         header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (9999999999999, 9), }".ljust(117) + b"\n"
         archive.writestr("features.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"0" * 64)
     with pytest.raises(InputError, match="cannot be read"):
-        open_features(tmp_path / "s.npz", extractor()).result  # noqa: B018
+        open_features(tmp_path / "s.npz", extractor())
 
 
 class Means(torch.nn.Module):
@@ -144,9 +144,9 @@ def photos(folder, picture):
 
 
 def test_one_call_for_images_files_and_sets(photos, tmp_path):
-    job = open_features(photos, extractor(), batch_size=2)
-    assert list(job)[-1] == len(job) == 6
-    expected = job.result
+    steps = []
+    expected = open_features(photos, extractor(), batch_size=2, progress=steps.append)
+    assert (steps[-1].done, steps[-1].total) == (6, 6)
     expected.save(tmp_path / "f.safetensors")
     np.save(tmp_path / "f.npy", expected.features.numpy())
     np.savez(
@@ -156,20 +156,19 @@ def test_one_call_for_images_files_and_sets(photos, tmp_path):
     sources = [expected, tmp_path / "f.safetensors", str(tmp_path / "f.npy"), tmp_path / "f.npz", tmp_path / "lone.npz"]
     sources += [open_images(photos), [item.path for item in open_images(photos)]]
     for source in sources:
-        work = open_features(source, extractor())
-        assert list(work)[-1] == len(work) == 6
-        assert torch.equal(work.result.features, expected.features) and work.result.features.dtype == torch.float32
-    assert open_features(tmp_path / "f.safetensors", extractor()).result.tags == expected.tags
-    named = open_features(tmp_path / "f.npz", extractor()).result
+        features = open_features(source, extractor()).features
+        assert torch.equal(features, expected.features) and features.dtype == torch.float32
+    assert open_features(tmp_path / "f.safetensors", extractor()).tags == expected.tags
+    named = open_features(tmp_path / "f.npz", extractor())
     assert (named.keys, named.labels, named.groups) == (expected.keys, expected.labels, expected.keys)
-    plain = open_features(tmp_path / "f.npy", extractor()).result
+    plain = open_features(tmp_path / "f.npy", extractor())
     assert plain.keys[:2] == ("000000", "000001") and set(plain.labels) == {None}
     check_comparable(named, plain)
     with pytest.raises(InputError, match="cannot be compared"):
         check_comparable(plain, expected)
     np.save(tmp_path / "wide.npy", X)
     with pytest.raises(InputError, match="'6 columns of a plain array' and '3 columns of a plain array'"):
-        check_comparable(open_features(tmp_path / "wide.npy", extractor()).result, plain)
+        check_comparable(open_features(tmp_path / "wide.npy", extractor()), plain)
     assert is_feature_file("x.NPY") and not is_feature_file(photos) and not is_feature_file(X)
 
 
@@ -194,10 +193,10 @@ def test_features_that_cannot_be(tmp_path, arrays, message):
 
 
 def test_tags_and_rows_of_a_feature_set(photos, tmp_path):
-    whole = extract(open_images(photos), extractor()).result
+    whole = extract(open_images(photos), extractor())
     assert [tags for tags in whole.tags if tags] == [] and len(whole.tags) == 6
     (photos / "metadata.jsonl").write_bytes(b'{"file_name": "b/1.png", "weather": "rain", "group": 7}')
-    tagged = extract(open_images(photos), extractor()).result
+    tagged = extract(open_images(photos), extractor())
     row = tagged.keys.index("b/1")
     assert tagged.tags[row] == {"weather": "rain"} and tagged.groups[row] == "7"
     part = tagged.subset([row, 0])
@@ -214,7 +213,7 @@ def test_tags_and_rows_of_a_feature_set(photos, tmp_path):
 def test_equal_contents_are_equal_bytes(photos, tmp_path, monkeypatch):
     from metrics.statistics import block_kid, moments
 
-    whole = extract(open_images(photos), extractor()).result
+    whole = extract(open_images(photos), extractor())
     state = moments.Moments(3, "f")
     state.update(whole.features)
     kid = block_kid.BlockKid(3, "f", 2)
@@ -236,7 +235,7 @@ def test_a_disk_that_is_full_leaves_nothing_and_names_the_file(photos, tmp_path,
     def full(number):
         raise OSError(28, "No space left on device")
 
-    whole = extract(open_images(photos), extractor()).result
+    whole = extract(open_images(photos), extractor())
     monkeypatch.setattr("metrics.files.os.fsync", full)
     with pytest.raises((OSError, InputError), match="No space left on device") as failed:
         if name == "report":
@@ -275,7 +274,7 @@ def peak(work):
 
 def test_only_named_arrays_are_read(tmp_path):
     np.savez_compressed(tmp_path / "f.npz", features=X, other=np.zeros((1000, 8000)), more=np.zeros((1000, 8000)))
-    assert peak(lambda: open_features(tmp_path / "f.npz", extractor()).result) < 8_000_000
+    assert peak(lambda: open_features(tmp_path / "f.npz", extractor())) < 8_000_000
     np.savez_compressed(tmp_path / "s.npz", mu=MU, sigma=SIGMA, other=np.zeros((1000, 8000)))
     assert peak(lambda: read_statistics(tmp_path / "s.npz")) < 8_000_000
 
@@ -289,6 +288,6 @@ def test_arrays_are_bounded_in_sum_before_any_is_read(tmp_path, monkeypatch):
 
         def refused(name=name):
             with pytest.raises(InputError, match="unpacks to more than"):
-                open_features(tmp_path / name, extractor()).result  # noqa: B018
+                open_features(tmp_path / name, extractor())
 
         assert peak(refused) < 1_000_000

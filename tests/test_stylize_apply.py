@@ -12,7 +12,7 @@ from metrics import compare
 from metrics.errors import InputError
 from metrics.image_sets.decode import sha256
 from metrics.image_sets.open import open_images
-from stylize import apply_style, learn
+from stylize import iter_apply, learn
 from stylize.engines import local as processes
 from stylize.styles.bank import StyleBank
 from stylize.styles.methods.network import ARCHITECTURE, Stylizer, load, save_network
@@ -37,7 +37,7 @@ def tree(root):
 
 
 def run(*arguments, **options):
-    return list(apply_style(*arguments, **options))
+    return list(iter_apply(*arguments, **options))
 
 
 def test_output_mirrors_keys_labels_and_provenance(style, synthetic, tmp_path):
@@ -241,7 +241,7 @@ def test_every_column_of_the_input_is_kept(style, described, tmp_path):
 def test_columns_are_kept_from_archives_by_shards_and_after_an_interruption(style, described, tmp_path):
     root, rows = described
     run(style, root, tmp_path / "whole")
-    steps = apply_style(style, root, tmp_path / "halves", shard_size=2)
+    steps = iter_apply(style, root, tmp_path / "halves", shard_size=2)
     next(steps), next(steps)
     steps.close()
     assert (tmp_path / "halves/.job").is_dir()

@@ -16,11 +16,10 @@ from test_stylize_diffusion_invert import SAMPLES, build
 
 from metrics.errors import InputError
 from metrics.image_sets.open import open_images
-from stylize.diffusion.generate import Generate
-from stylize.diffusion.generate import generate as generate_with
-from stylize.diffusion.invert import invert
+from stylize.diffusion.generate import Generate, iter_generate
+from stylize.diffusion.invert import iter_invert
 from stylize.diffusion.pipeline import SCHEDULERS, load_pipeline
-from stylize.diffusion.restyle import restyle as restyle_with
+from stylize.diffusion.restyle import iter_restyle
 from stylize.diffusion.sampler import Sampler
 
 pytestmark = SAMPLES
@@ -49,12 +48,12 @@ def embedding(tmp_path):
 
 
 def generate(classes, out, **options):
-    return generate_with(classes, out, take_sampler(options), **options)
+    return iter_generate(classes, out, take_sampler(options), **options)
 
 
 def restyle(embedding, synthetic, out, **options):
     options["embedding"] = embedding
-    return restyle_with(synthetic, out, take_sampler(options), **options)
+    return iter_restyle(synthetic, out, take_sampler(options), **options)
 
 
 def take_sampler(options):
@@ -72,7 +71,7 @@ def rows(folder):
 
 def test_from_photos_to_a_labelled_set(folder, picture, model, classes, tmp_path):
     real = folder("real", {f"{label}/{i}.png": picture(i, 48, 32) for label in ("coat", "bag") for i in range(2)})
-    list(invert(real, tmp_path / "e.safetensors", model=model, steps=2, batch=1, vectors=2))
+    list(iter_invert(real, tmp_path / "e.safetensors", model=model, steps=2, batch=1, vectors=2))
     list(generate(classes, tmp_path / "out", model=model, embedding=tmp_path / "e.safetensors", **OPTIONS))
     images = open_images(tmp_path / "out")
     assert [item.key for item in images][:3] == ["ankle boot/00000", "ankle boot/00001", "ankle boot/00002"]
@@ -134,7 +133,7 @@ def test_every_scheduler_samples(model, classes, tmp_path, scheduler):
 def test_class_wise_embeddings_are_chosen_by_class(folder, picture, model, classes, tmp_path):
     labels = ("coat", "ankle boot", "kinds/boot", "kinds-boot")  # the last two differ in a slash only
     real = folder("real", {f"{label}/0.png": picture() for label in labels})
-    list(invert(real, tmp_path / "e", model=model, mode="class-wise", steps=1, batch=1))
+    list(iter_invert(real, tmp_path / "e", model=model, mode="class-wise", steps=1, batch=1))
     list(generate(classes, tmp_path / "out", model=model, embedding=tmp_path / "e", **{**OPTIONS, "per_class": 1}))
     assert (tmp_path / "e/kinds/boot.safetensors").is_file() and (tmp_path / "e/kinds-boot.safetensors").is_file()
     prompts = {row["label"]: row["prompt"] for row in rows(tmp_path / "out")}

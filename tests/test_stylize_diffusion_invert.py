@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 from itertools import islice
 
@@ -18,7 +19,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from metrics.errors import InputError
-from stylize.diffusion.invert import class_token, invert
+from stylize.diffusion.invert import class_token, iter_invert
 from stylize.diffusion.pipeline import fingerprint, load_pipeline
 from stylize.diffusion.placeholder import add_token, expanded, prompt_ids, read_embedding, use_embedding
 
@@ -105,7 +106,7 @@ def real(folder, picture):
 
 
 def learn(real, out, model, **options):
-    steps = list(invert(real, out, **{"model": model, "steps": 4, "batch": 2, "rate": 0.05, **options}))
+    steps = list(iter_invert(real, out, **{"model": model, "steps": 4, "batch": 2, "rate": 0.05, **options}))
     return steps[-1]
 
 
@@ -144,7 +145,7 @@ def test_the_loss_is_that_of_a_plain_textual_inversion_step(real, model, tmp_pat
     from metrics.seed import generator
 
     options = {"steps": 1, "batch": 1, "rate": 0.1, "seed": 3}
-    first = next(invert(real, tmp_path / "e.safetensors", model=model, **options))
+    first = next(iter_invert(real, tmp_path / "e.safetensors", model=model, **options))
     pipeline = load_pipeline(model)
     images = open_images(real)
     draw = generator(3, "inversion", "0")
@@ -176,24 +177,25 @@ def test_the_loss_is_that_of_a_plain_textual_inversion_step(real, model, tmp_pat
 def test_an_interrupted_run_gives_the_bits_of_an_uninterrupted_one(real, model, tmp_path):
     learn(real, tmp_path / "whole.safetensors", model, vectors=2, warm_up=3, accumulate=2)
     options = {"model": model, "steps": 4, "batch": 2, "rate": 0.05, "vectors": 2, "warm_up": 3, "accumulate": 2}
-    steps = invert(real, tmp_path / "part.safetensors", **options, save_every=1)
+    steps = iter_invert(real, tmp_path / "part.safetensors", **options, save_every=1)
     assert len(list(islice(steps, 2))) == 2
     steps.close()
-    assert [step.done for step in invert(real, tmp_path / "part.safetensors", **options, save_every=1)] == [3, 4]
+    assert [step.done for step in iter_invert(real, tmp_path / "part.safetensors", **options, save_every=1)] == [3, 4]
     whole, part = (load_file(tmp_path / f"{name}.safetensors")["<style>"] for name in ("whole", "part"))
     assert torch.equal(whole, part)
     assert (tmp_path / "whole.safetensors.csv").read_bytes() == (tmp_path / "part.safetensors.csv").read_bytes()
-    assert list(invert(real, tmp_path / "part.safetensors", **options)) == []  # finished
+    finished = list(iter_invert(real, tmp_path / "part.safetensors", **options))
+    assert [(step.done, step.total) for step in finished] == [(4, 4)] and math.isnan(finished[0].loss)
 
 
 def test_one_process_learns_an_embedding(real, model, tmp_path):
     out = tmp_path / "e.safetensors"
-    steps = invert(real, out, model=model, steps=2, save_every=1)
+    steps = iter_invert(real, out, model=model, steps=2, save_every=1)
     next(steps)
     with pytest.raises(InputError, match="another process is training it"):
-        next(invert(real, out, model=model, steps=2, save_every=1))
+        next(iter_invert(real, out, model=model, steps=2, save_every=1))
     steps.close()
-    assert next(invert(real, out, model=model, steps=2, save_every=1)).done == 2
+    assert next(iter_invert(real, out, model=model, steps=2, save_every=1)).done == 2
     assert not list(tmp_path.glob(".e*"))
 
 
@@ -207,7 +209,7 @@ def test_accumulated_passes_are_one_larger_batch(real, model, tmp_path):
 @pytest.mark.parametrize(("name", "value"), [("rate", 0.1), ("seed", 1), ("initialiser", "photo"), ("batch", 1)])
 def test_resuming_with_another_setting_is_refused_by_its_name(real, model, tmp_path, name, value):
     out = tmp_path / "e.safetensors"
-    steps = invert(real, out, model=model, steps=4, save_every=1)
+    steps = iter_invert(real, out, model=model, steps=4, save_every=1)
     next(steps)
     steps.close()
     with pytest.raises(InputError, match=f"with {name} = "):
@@ -285,7 +287,7 @@ BAD = {
 def test_bad_options_are_one_clear_error_before_any_step(real, model, tmp_path, case):
     options, message = BAD[case]
     with pytest.raises(InputError, match=message):
-        next(invert(real, tmp_path / "e.safetensors", model=model, **options))
+        next(iter_invert(real, tmp_path / "e.safetensors", model=model, **options))
     assert not list(tmp_path.glob("e.*"))
 
 
@@ -308,14 +310,14 @@ def test_bad_images_and_labels_are_refused_by_name(folder, picture, model, tmp_p
     }
     for name, (images, message) in sets.items():
         with pytest.raises(InputError, match=message):
-            next(invert(folder(name, images), out, model=model))
+            next(iter_invert(folder(name, images), out, model=model))
     outside = folder("outside", {"0.png": picture()})
     (outside / "metadata.jsonl").write_text('{"file_name": "0.png", "label": "../../up"}\n')
     with pytest.raises(InputError, match="name of a folder"):
-        next(invert(outside, tmp_path / "files", model=model, mode="class-wise"))
+        next(iter_invert(outside, tmp_path / "files", model=model, mode="class-wise"))
     out.write_bytes(b"somebody's")
     with pytest.raises(InputError, match="Name another file"):
-        next(invert(folder("fine", {"coat/0.png": picture(), "bag/0.png": picture()}), out, model=model))
+        next(iter_invert(folder("fine", {"coat/0.png": picture(), "bag/0.png": picture()}), out, model=model))
 
 
 def test_models_that_cannot_serve_are_refused_with_the_reason(model, tmp_path, monkeypatch):

@@ -46,7 +46,7 @@ def data(folder, picture, monkeypatch):
 
     def train(out, **options):
         options = {"steps": 5, "size": 16, "batch": 2, "architecture": TINY, **options}
-        return training.train_network(real, patterns, out, **options)
+        return training.iter_train(real, patterns, out, **options)
 
     return train
 
@@ -178,7 +178,8 @@ def test_training_resumes_to_the_same_weights(tmp_path, data):
     assert rest[-1].losses == steps[-1].losses
     assert parts.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in tmp_path.glob("*.safetensors*")) == [parts.name, whole.name]
-    assert not list(data(parts))  # finished: nothing to do
+    (step,) = data(parts)  # finished: nothing to do
+    assert (step.done, step.total, step.losses) == (5, 5, {})
     with pytest.raises(InputError, match=r"trained otherwise \(steps = 5 there, 6 here\)"):
         list(data(parts, steps=6))
 
@@ -246,9 +247,9 @@ def test_unreadable_images_are_refused(tmp_path, folder, picture, data):
     real = folder("fine", {"a.png": picture()})
     for photos, patterns in ((broken, real), (real, broken)):
         with pytest.raises(InputError):
-            next(training.train_network(photos, patterns, tmp_path / "n.safetensors", steps=1, size=16))
+            next(training.iter_train(photos, patterns, tmp_path / "n.safetensors", steps=1, size=16))
     with pytest.raises(InputError, match="expected a file name ending in"):
-        next(training.train_network(real, real, tmp_path / "n.bin"))
+        next(training.iter_train(real, real, tmp_path / "n.bin"))
 
 
 def test_the_encoder_is_the_extractor_without_batch_normalisation():

@@ -10,9 +10,9 @@ from metrics.errors import InputError
 from metrics.image_sets.open import open_images
 from stylize import learn
 from stylize.writing import output_names
-from stylize.writing.apply import apply_style
+from stylize.writing.apply import iter_apply
 from stylize.writing.output_names import claim
-from stylize.writing.render import render_patterns
+from stylize.writing.render import iter_render
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def style(folder, picture):
 
 
 def apply(style, source, out, **options):
-    return list(apply_style(style, source, out, method="colour", **options))
+    return list(iter_apply(style, source, out, method="colour", **options))
 
 
 def rows(*lines):
@@ -122,7 +122,7 @@ def test_out_below_a_pattern_or_folder_is_refused(style, folder, picture, tmp_pa
 @pytest.mark.parametrize("options", [{"classes": 10**9}, {"classes": 10, "per_class": 10**12}])
 def test_a_render_of_more_images_than_a_folder_can_hold_is_refused(tmp_path, options):
     with pytest.raises(InputError, match=r"Expected at most 20000000 in one folder"):
-        list(render_patterns("visual-atom", tmp_path / "out", **options))
+        list(iter_render("visual-atom", tmp_path / "out", **options))
     assert not (tmp_path / "out").exists()
 
 

@@ -18,7 +18,7 @@ from stylize.styles.bank import StyleBank, learn
 from stylize.styles.rows import Rows
 from stylize.training import losses as training_losses
 from stylize.training import windows as training_windows
-from stylize.training.train import train_network
+from stylize.training.train import iter_train
 
 MEMORY = """
 import resource, sys
@@ -128,9 +128,9 @@ def test_training_says_records_and_bounds_what_it_lost(folder, picture, tmp_path
     out = tmp_path / "n.safetensors"
     options = {"steps": 2, "size": 32, "batch": 2, "architecture": tiny}
     with pytest.raises(InputError, match=r"real: 1 images cannot be read \(at most 0 allowed\); the first: broken: "):
-        next(train_network(real, patterns, out, max_errors=0, **options))
+        next(iter_train(real, patterns, out, max_errors=0, **options))
     assert not out.exists()
-    steps = list(train_network(real, patterns, out, max_errors=1, **options))
+    steps = list(iter_train(real, patterns, out, max_errors=1, **options))
     lines = [line.partition(":")[0] for line in steps[0].notes]
     assert lines == ["skipped broken", "skipped p", "byte-identical photos count once"] and not steps[1].notes
     with safe_open(out, "pt") as file:

@@ -8,7 +8,7 @@ from torchvision import transforms
 
 from metrics.errors import InputError
 from metrics.image_sets.open import open_images
-from stylize import apply_style, learn, render_patterns
+from stylize import iter_apply, iter_render, learn
 from stylize.patterns import FAMILIES, fractal_svd, load_family, seg_contours
 from stylize.patterns.class_json import from_json, to_json
 from stylize.patterns.dataset import MultiInstanceDataset, PatternDataset, SegmentationDataset
@@ -18,7 +18,7 @@ FAMILY = "neural-fractal"
 
 
 def render(*arguments, **options):
-    return list(render_patterns(*arguments, **{"size": 32, **options}))
+    return list(iter_render(*arguments, **{"size": 32, **options}))
 
 
 def tree(root):
@@ -158,7 +158,7 @@ def test_masks_are_written_beside_the_images_and_are_no_images(tmp_path):
 def test_stylising_keeps_the_masks(tmp_path, folder, picture):
     render("seg-contours", tmp_path / "out", classes=1, per_class=2, options=FEW)
     learn(folder("photos", {"a.png": picture(1, 40, 40)}), crops=1, size=32).save(tmp_path / "style.safetensors")
-    list(apply_style(tmp_path / "style.safetensors", tmp_path / "out", tmp_path / "styled", method="colour"))
+    list(iter_apply(tmp_path / "style.safetensors", tmp_path / "out", tmp_path / "styled", method="colour"))
     before, after = open_images(tmp_path / "out"), open_images(tmp_path / "styled")
     assert [item.companions for item in after] == [item.companions for item in before]
     for item in after:
@@ -173,7 +173,7 @@ def test_a_companion_that_is_hidden_or_missing_is_listed_not_copied(tmp_path, fo
     rows = [{"file_name": "a/1.png"}, {"file_name": "a/2.png", "mask_file_name": name}]
     (root / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     learn(folder("photos", {"a.png": picture(1, 40, 40)}), crops=1, size=32).save(tmp_path / "style.safetensors")
-    list(apply_style(tmp_path / "style.safetensors", root, tmp_path / "styled", method="colour"))
+    list(iter_apply(tmp_path / "style.safetensors", root, tmp_path / "styled", method="colour"))
     errors = [json.loads(line) for line in (tmp_path / "styled/errors.jsonl").read_text().splitlines()]
     assert [error["key"] for error in errors] == ["a/2"] and "companion" in errors[0]["error"]
     assert sorted(p.name for p in (tmp_path / "styled").rglob("*.png")) == ["1.png"]

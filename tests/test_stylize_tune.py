@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from metrics.comparison import compare as gap
-from metrics.comparison.gap_report import GapReport
 from metrics.copy_audit.audit import audit
 from metrics.errors import InputError
 from metrics.extractors.extractor import Extractor
@@ -23,7 +22,7 @@ from stylize.tuning import report as tune_report
 from stylize.tuning import search as tuning
 from stylize.tuning import study as studies
 from stylize.tuning.report import command, judge, pareto, read_study, write_page
-from stylize.tuning.search import tune
+from stylize.tuning.search import iter_tune
 from stylize.tuning.splits import split_photos
 from stylize.tuning.study import Budget, Trial, best
 
@@ -76,7 +75,7 @@ def contents(folder):
 
 def search(photos, contents, out, **options):
     defaults = {"trials": 4, "images": 20, "size": 32, "crops": 2, "methods": ("colour", "patches")}
-    return list(tune(photos, contents, out, **{**defaults, **options}))
+    return list(iter_tune(photos, contents, out, **{**defaults, **options}))
 
 
 def points(trials):
@@ -170,7 +169,7 @@ def test_a_photo_that_cannot_be_opened_is_named(folder, picture, tmp_path):
 def test_an_interrupted_search_goes_the_same_way(photos, contents, tmp_path):
     whole = search(photos, contents, tmp_path / "whole", trials=10)
     first = search(photos, contents, tmp_path / "parts", trials=3)
-    steps = tune(
+    steps = iter_tune(
         photos, contents, tmp_path / "parts", trials=10, images=20, size=32, crops=2, methods=("colour", "patches")
     )
     second = [next(steps)]
@@ -193,13 +192,13 @@ def test_scores_are_those_of_the_written_images(photos, contents, tmp_path, monk
     """What the search reports, measured again from files by the public functions."""
     from metrics.comparison.structure import gradient_correlation
     from metrics.statistics.kid import kid
-    from stylize import apply_style
+    from stylize import iter_apply
 
     monkeypatch.setattr(tuning, "audit", audit)
     monkeypatch.setattr(tuning, "ASSIGNMENTS", ("random",))  # a balanced plan depends on the order of the contents
     trial = next(t for t in search(photos, contents, tmp_path / "s", images=28, trials=1) if t.state == "complete")
     out = tmp_path / "styled"
-    list(apply_style(tmp_path / "s/style.safetensors", contents, out, method=trial.method, strength=trial.strength,
+    list(iter_apply(tmp_path / "s/style.safetensors", contents, out, method=trial.method, strength=trial.strength,
                      assignment=trial.assignment))  # fmt: skip
     network = small_network("efficientnet-lite0")
     styled, targets = open_images(out), open_images(photos / "tune").crops(tuning.CROPS, 32, 0)
@@ -226,7 +225,7 @@ def test_any_source_is_searched_and_judged_like_its_folder(photos, contents, tmp
     if suffix != ".txt":  # where the keys of the contents begin elsewhere
         assert points(found) == points(search(photos, contents, tmp_path / "t", trials=1, budget=budget,
                                               methods=("colour",)))  # fmt: skip
-    reports = [step for step in judge(*inputs, tmp_path / "s", extractor="other") if isinstance(step, GapReport)]
+    reports = judge(*inputs, tmp_path / "s", extractor="other")
     assert len(reports) == 2
     assert {item.label for item in open_images(tmp_path / "s/stylised")} == {i.label for i in open_images(inputs[1])}
     assert f"contents{suffix} stylised" in command(best(*read_study(tmp_path / "s")), tmp_path / "s", inputs[1])
@@ -329,9 +328,9 @@ def test_judging_closes_the_study_and_uses_fresh_contents(photos, contents, tmp_
     out = tmp_path / "s"
     search(photos, contents, out, budget=Budget(structure=-1, labels=0, copies=1))
     with pytest.raises(InputError, match="has tuned this study and cannot judge it"):
-        list(judge(photos, contents, out, extractor="efficientnet-lite0"))
+        judge(photos, contents, out, extractor="efficientnet-lite0")
     assert not (out / "judged.json").exists()
-    reports = [step for step in judge(photos, contents, out, extractor="other") if isinstance(step, GapReport)]
+    reports = judge(photos, contents, out, extractor="other")
     assert [report.extractor for report in reports] and len(reports) == 2
     assert json.loads((out / "judged.json").read_text())["photos"] == ["judge0", "judge1"]
     assert (out / "judge-other/report.html").is_file() and (out / "judge-efficientnet-lite0/report.json").is_file()
@@ -340,7 +339,7 @@ def test_judging_closes_the_study_and_uses_fresh_contents(photos, contents, tmp_
     assert (row["method"], row["strength"]) == (winner.method, winner.strength)
     with pytest.raises(InputError, match="has been judged, so it takes no more trials"):
         search(photos, contents, out, budget=Budget(structure=-1, labels=0, copies=1), trials=9)
-    again = [step for step in judge(photos, contents, out, extractor="other") if isinstance(step, GapReport)]
+    again = judge(photos, contents, out, extractor="other")
     assert [r.rows[0].measurements[0].value for r in again] == [r.rows[0].measurements[0].value for r in reports]
 
 
@@ -350,7 +349,7 @@ def test_the_judge_refuses_what_the_search_has_seen_or_not_seen(photos, contents
 
     def refused(message):
         with pytest.raises(InputError, match=message):
-            list(judge(photos, contents, out, extractor="other"))
+            judge(photos, contents, out, extractor="other")
         assert not (out / "judged.json").exists() and not (out / "stylised").exists()
 
     again = photos / "judge/recoded.jpg"
@@ -377,10 +376,12 @@ def test_a_study_is_judged_by_one_set_of_photos(folder, picture, tmp_path):
 
 def test_no_search_goes_on_while_a_study_is_judged(photos, contents, tmp_path):
     out, budget = tmp_path / "s", Budget(structure=-1, labels=0, copies=1)
-    searching = tune(photos, contents, out, trials=9, images=20, size=32, crops=2, methods=("colour",), budget=budget)
+    searching = iter_tune(
+        photos, contents, out, trials=9, images=20, size=32, crops=2, methods=("colour",), budget=budget
+    )
     next(searching)
     with pytest.raises(InputError, match="another process is tuning in it or judging it"):
-        list(judge(photos, contents, out, extractor="other"))
+        judge(photos, contents, out, extractor="other")
     searching.close()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from metrics import open_images
 from metrics.errors import InputError
 from metrics.image_sets.items import ImageSet, Item
-from stylize import apply_style, learn, render_patterns
+from stylize import iter_apply, iter_render, learn
 from stylize.styles import PRESETS
 
 PHOTOS = Path(__file__).parents[2] / "assets" / "photos"
@@ -50,11 +50,11 @@ def made(name: str, work: Path, classes: int, per_class: int, size: int) -> list
         style = work / f"{preset}.safetensors"
         if not style.is_file():
             learn(PHOTOS / "learn", methods=[method], size=size).save(style)
-        finish(lambda: apply_style(style, work / base, folder, method=method, strength=strength))
+        finish(lambda: iter_apply(style, work / base, folder, method=method, strength=strength))
     elif name in FAMILIES:
         family, options = FAMILIES[name]
         drawn = {"classes": classes, "per_class": per_class, "size": size, "options": options}
-        finish(lambda: render_patterns(family, folder, **drawn))
+        finish(lambda: iter_render(family, folder, **drawn))
     else:
         raise InputError(f"set {name!r}. Expected one of: {', '.join(SETS)}.")
     return list(open_images(folder))

@@ -217,8 +217,8 @@ def gap(name: str, seed: int, items: list[Item], options: argparse.Namespace) ->
         kept = options.work / f"judge-{extractor}.safetensors"
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
-            extract(open_images(PHOTOS / "judge").crops(60, options.size), network).result.save(kept)
-        real, own = FeatureSet.load(kept), extract(ImageSet(Path(name), chosen), network).result
+            extract(open_images(PHOTOS / "judge").crops(60, options.size), network).save(kept)
+        real, own = FeatureSet.load(kept), extract(ImageSet(Path(name), chosen), network)
         distance = kid(own.features, real.features, groups_x=own.groups, groups_y=real.groups)
         found[f"kid@{extractor}"] = distance.value
     return found

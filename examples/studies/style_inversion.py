@@ -22,12 +22,12 @@ from PIL import Image
 from metrics.commands.terminal import follow, say
 from metrics.errors import InputError
 from metrics.extractors import load_extractor
-from metrics.features.extraction import FeatureSet, extract
+from metrics.features.extraction import FeatureSet, iter_extract
 from metrics.image_sets.open import open_images
 from metrics.statistics.kid import kid
 from metrics.statistics.sliced_wasserstein import sliced_wasserstein
-from stylize.diffusion.generate import generate
-from stylize.diffusion.invert import invert
+from stylize.diffusion.generate import iter_generate
+from stylize.diffusion.invert import iter_invert
 from stylize.diffusion.prompts import PLAIN_PROMPT
 from stylize.diffusion.sampler import Sampler
 
@@ -88,14 +88,14 @@ def make(condition: str, seed: int, learn: Path, options: argparse.Namespace) ->
             embedding, settings["mode"] = work / f"class-wise-{seed}", "class-wise"
         kind = {"model": options.model, "vectors": options.vectors, "batch": 8, "seed": seed}
         start, step = time.monotonic(), None
-        for step in follow(invert(learn, embedding, **kind, **settings), f"{condition}, seed {seed}"):
+        for step in follow(iter_invert(learn, embedding, **kind, **settings), f"{condition}, seed {seed}"):
             if step.done % 100 == 0:
                 say(f"seed {seed}, step {step.done}: loss {step.fixed_loss:.4f}")
         if step:
             say(f"{condition}, seed {seed}: {step.total} steps in {time.monotonic() - start:.0f} s")
     out = work / f"{condition.replace(' ', '-')}-{seed}"
     sampler = Sampler(options.model, embedding, guidance=options.guidance)
-    steps = generate(learn, out, sampler, per_class=options.per_class, prompt=prompt, batch=10, seed=seed)
+    steps = iter_generate(learn, out, sampler, per_class=options.per_class, prompt=prompt, batch=10, seed=seed)
     for _ in follow(steps, f"{condition}, seed {seed}"):
         pass
     return out
@@ -127,7 +127,7 @@ def table(folders: dict[tuple[str, int], Path], learn: Path, judge: Path, option
 
 
 def features_of(extractor: object, folder: Path) -> FeatureSet:
-    extraction = extract(open_images(folder), extractor)
+    extraction = iter_extract(open_images(folder), extractor)
     for _ in follow(extraction, f"features of {folder.name}"):
         pass
     return extraction.result

@@ -18,7 +18,7 @@ from ..report import write_report
 from ..report.reading import read_report
 from ..report.unit import HIGHER
 from ..statistics.table import METRICS
-from .budgets import Budget, Budgets, combine, from_mapping, read_budgets
+from .budgets import Budget, Budgets, as_budgets, combine
 from .gate import GateResult, gate, worst_first
 
 INCONCLUSIVE = ("fail", "skip", "pass")
@@ -65,7 +65,7 @@ def assert_domain_gap(
     if on_inconclusive not in INCONCLUSIVE:
         raise unknown("on_inconclusive", on_inconclusive, INCONCLUSIVE)
     flags, chosen = _split(options)
-    wanted = combine(_read(budgets), flags, confidence, value_only)
+    wanted = combine(None if budgets is None else as_budgets(budgets), flags, confidence, value_only)
     earlier = read_report(baseline) if isinstance(baseline, (str, Path)) else baseline
     chosen.setdefault("metrics", _metrics(wanted))
     chosen.setdefault("permutations", 0)
@@ -79,12 +79,6 @@ def assert_domain_gap(
     if result.verdict == "fail" or (result.verdict == "inconclusive" and on_inconclusive == "fail"):
         raise AssertionError(message)
     return found
-
-
-def _read(budgets: str | Path | Mapping[str, Any] | None) -> Budgets | None:
-    if budgets is None:
-        return None
-    return from_mapping(budgets) if isinstance(budgets, Mapping) else read_budgets(budgets)
 
 
 def _split(options: Mapping[str, Any]) -> tuple[list[Budget], dict[str, Any]]:

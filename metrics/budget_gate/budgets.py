@@ -86,6 +86,17 @@ class Budgets:
         _check_confidence(self.confidence)
 
 
+def as_budgets(budgets: Budgets | str | Path | Mapping[str, Any]) -> Budgets:
+    """Budgets as they are, as a TOML file has them, or as nested mappings: ``{"after": {"kid": {"max": 0.05}}}``.
+
+    Raises:
+        InputError: as ``read_budgets`` and ``from_mapping``.
+    """
+    if isinstance(budgets, Budgets):
+        return budgets
+    return from_mapping(budgets) if isinstance(budgets, Mapping) else read_budgets(budgets)
+
+
 def read_budgets(path: str | Path) -> Budgets:
     """The budgets of a TOML file.
 

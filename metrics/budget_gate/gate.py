@@ -21,16 +21,17 @@ its bound at Bonferroni's level over the slices.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from scipy.special import stdtrit
 
 from ..comparison.gap_report import GapReport
 from ..errors import InputError
 from ..statistics.estimate import Estimate, estimates
-from .budgets import Budget, Budgets
+from .budgets import Budget, Budgets, as_budgets
 from .sample_size import CHEAP, More, more_images
 
 Verdict = Literal["pass", "fail", "inconclusive"]
@@ -92,16 +93,28 @@ class GateResult:
         return f"{self.verdict.upper()}: of {len(self.checks)} check{'s' * (len(self.checks) > 1)}, {told}."
 
 
-def gate(report: GapReport, budgets: Budgets, *, baseline: GapReport | None = None) -> GateResult:
+def gate(
+    report: GapReport,
+    budgets: Budgets | str | Path | Mapping[str, Any],
+    *,
+    baseline: GapReport | None = None,
+) -> GateResult:
     """Decide every budget on the report.
 
-    ``baseline`` is the earlier report that budgets of the place 'baseline' compare with. Its difference to ``report``
-    has the standard error that one shared reference allows, so it is decided far more sharply than two intervals.
+    Args:
+        report: of ``compare``, or as ``read_report`` reads it.
+        budgets: see :func:`metrics.budget_gate.budgets.as_budgets`.
+        baseline: the earlier report that budgets of the place 'baseline' compare with. Its difference to ``report`` has
+            the standard error that one shared reference allows, so it is decided far more sharply than two intervals.
+
+    Returns:
+        Every check, and what they amount to: ``verdict`` and ``exit_code``.
 
     Raises:
         InputError: a budget names a metric that is unknown or not in the report, or the baseline is missing, unused or
             was measured against another reference or with another extractor.
     """
+    budgets = as_budgets(budgets)
     if baseline is not None and not any(budget.place == "baseline" for budget in budgets.budgets):
         raise InputError(
             "a baseline report is given and no budget compares with it. Add one, such as --max-increase kid=0.002, or "

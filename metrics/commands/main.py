@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from .terminal import follow, path, run, say, version
+from .terminal import bar, path, run, say, version
 
 if TYPE_CHECKING:
     from ..features.cache import FeatureCache
@@ -78,7 +78,7 @@ def compare(
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file. Name a folder for the report.")
     out.mkdir(parents=True, exist_ok=True)  # before the work that it is for
-    with _cache(cache) as held:
+    with _cache(cache) as held, bar() as progress:
         report = compare_sets(
             synthetic,
             real,
@@ -97,7 +97,7 @@ def compare(
             batch_size=batch_size,
             cache=held,
             seed=seed,
-            watch=follow,
+            progress=progress,
         )
     write_report(report, out)
     print(to_markdown(report))
@@ -208,16 +208,9 @@ def stats(
         raise InputError(f"{out.parent}: no such folder. Make it first: mkdir -p {out.parent}")
     network = load_extractor(extractor, weights=weights, device=device, precision=precision)
     images = open_images(source)
-    with _cache(cache) as held:
-        work = extract(
-            images.crops(crops, size, seed) if crops else images,
-            network,
-            batch_size=batch_size,
-            cache=held,
-        )
-        for _ in follow(work, "features"):
-            pass
-    features = work.result
+    measured = images.crops(crops, size, seed) if crops else images
+    with _cache(cache) as held, bar() as progress:
+        features = extract(measured, network, batch_size=batch_size, cache=held, progress=progress)
     if out.suffix == ".npz":
         write_statistics(out, *mean_and_covariance(features), images=len(features), skipped=features.skipped)
     else:
@@ -312,9 +305,10 @@ def audit(
 
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file. Name a folder for the audit.")
-    report = audit_set(
-        result, real, held_out=held_out, images=images, patches=patches, seed=seed, device=device, watch=follow
-    )
+    with bar() as progress:
+        report = audit_set(
+            result, real, held_out=held_out, images=images, patches=patches, seed=seed, device=device, progress=progress
+        )
     print(audit_to_markdown(report))
     if out is not None:
         write_audit(report, out)

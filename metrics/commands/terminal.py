@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -14,11 +15,12 @@ from rich.text import Text
 
 from ..errors import InputError
 from ..escapes import escaped
+from ..progress import Callback, Step
 from .stopping import STOPPED, stop_on_signals
 from .streams import calm, steady
 
 USAGE = 2
-Step = TypeVar("Step")
+S = TypeVar("S", bound=Step)
 
 
 def run(app: typer.Typer, name: str) -> None:
@@ -81,25 +83,32 @@ def say(message: str) -> None:
     print(escaped(message), file=sys.stderr, flush=True)
 
 
-def follow(steps: Iterable[Step], what: str) -> Iterator[Step]:
-    """Pass steps through and draw a bar with rate and remaining time; nothing when stderr is no terminal.
+@contextmanager
+def bar(what: str = "") -> Iterator[Callback]:
+    """A callback that draws a bar with rate and remaining time; nothing when stderr is no terminal.
 
-    A step is the number of items done, out of ``len(steps)``, or an object with ``done`` and ``total``.
+    The bar is called ``what``, or as the step says.
     """
     console = Console(stderr=True)
-    columns = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-    ]
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        size = len(steps) if isinstance(steps, Sized) else None
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()]
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as drawn:
+
+        def show(step: Step) -> None:
+            name = getattr(step, "what", what)
+            if not drawn.tasks or drawn.tasks[0].description != name:
+                for task in drawn.task_ids:
+                    drawn.remove_task(task)
+                drawn.add_task(name)
+            drawn.update(drawn.task_ids[0], completed=step.done, total=step.total)
+
+        yield show
+
+
+def follow(steps: Iterable[S], what: str) -> Iterator[S]:
+    """Pass steps through and draw their bar."""
+    with bar(what) as show:
         for step in steps:
-            done = step if isinstance(step, int) else getattr(step, "done", None)
-            bar.update(task, completed=done, total=getattr(step, "total", size))
+            show(step)
             yield step
 
 

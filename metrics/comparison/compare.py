@@ -20,6 +20,7 @@ from ..features.cache import FeatureCache
 from ..features.extraction import FeatureSet
 from ..image_sets.items import ImageSet
 from ..image_sets.ledger import licences
+from ..progress import Callback, silent
 from ..statistics.noise_floor import noise_floor
 from ..statistics.permutation import PermutationTest, permutation_test
 from ..statistics.table import DISTANCES, UNBIASED, Measured, check_metrics, measure
@@ -27,7 +28,7 @@ from .closed import change, gap_closed
 from .explain import EXPLAINED, causes
 from .gap_report import Example, GapReport, Kept, Measurement, Permuted, Resampled, Row, SetSummary
 from .kept import labels_kept, structure_kept
-from .sets import PHOTOS, Watch, open_sets, pair_up
+from .sets import PHOTOS, open_sets, pair_up
 from .sliced_gap import measure_slices
 
 METRICS = ("kid", "fid")  # unless others are asked for
@@ -56,7 +57,7 @@ def compare(
     batch_size: int = 32,
     cache: FeatureCache | None = None,
     seed: int = 0,
-    watch: Watch = lambda steps, what: steps,
+    progress: Callback = silent,
 ) -> GapReport:
     """Measure how far ``synthetic`` is from ``real``, and how much of the gap of ``before`` it closed.
 
@@ -84,7 +85,7 @@ def compare(
         batch_size: images per forward pass.
         cache: keeps features for the next run.
         seed: decides crops, splits, permutations and projections.
-        watch: wraps every long iteration, e.g. to draw a progress bar: ``watch(steps, what)`` yields the steps.
+        progress: called with every step of every part of the work, e.g. to draw a bar.
 
     Raises:
         InputError: a set that is missing, empty or too small; unknown metric, slice or extractor.
@@ -95,7 +96,7 @@ def compare(
     how: dict[str, Any] = {"weights": weights, "device": device, "precision": precision}
     network = load_extractor(extractor, **how) if sets.images else None
     sets.check(network, slices)
-    features = sets.extract(network, batch_size, cache, watch)
+    features = sets.extract(network, batch_size, cache, progress)
     _check_extractor(extractor, network, features["real"])
     notes = (*pair_up(features), *sets.notes())
     after, reference = features["after"], features["real"]
@@ -117,11 +118,11 @@ def compare(
     paired = "before" in features and features["before"].keys == after.keys
     distances = [name for name in metrics if name in DISTANCES and "before" in features]
     moved = [{role: found[role][name] for role in found} for name in distances]
-    why = causes((sets.images.get("after"), sets.images.get("real")), (after, reference), explained, watch)
+    why = causes((sets.images.get("after"), sets.images.get("real")), (after, reference), explained, progress)
     layers: tuple[Measurement, ...] = ()
     if profile:
         levels = load_levels(extractor, **how)
-        layers = _profile(sets.only("after", "real").extract(levels, batch_size, cache, watch), levels.columns)
+        layers = _profile(sets.only("after", "real").extract(levels, batch_size, cache, progress), levels.columns)
     held = [licences(sets.whole[role]) for role in PHOTOS if role in sets.whole]
     return GapReport(
         reference=_summary(reference, sets.digest(reference)),
@@ -142,7 +143,7 @@ def compare(
         licences=tuple(row for part in held for row in part.rows),
         unlicensed=tuple(key for part in held for key in part.unlicensed),
         examples=_examples(sets.whole, after),
-        kept=_kept(sets.whole, features, seed, watch) if paired else (),
+        kept=_kept(sets.whole, features, seed, progress) if paired else (),
         change=tuple(change(one["before"], one["after"], paired=paired) for one in moved),
         permuted=_combined(tested),
         profile=layers,
@@ -174,11 +175,13 @@ def _combined(test: PermutationTest | None) -> Permuted | None:
     return Permuted(test.combined, test.permutations, tuple(test.p_values), test.warnings)
 
 
-def _kept(sets: Mapping[str, ImageSet], features: dict[str, FeatureSet], seed: int, watch: Watch) -> tuple[Kept, ...]:
+def _kept(
+    sets: Mapping[str, ImageSet], features: dict[str, FeatureSet], seed: int, progress: Callback
+) -> tuple[Kept, ...]:
     """What of the raw images survives, where 'before' and 'after' are pairs."""
     before, after = features["before"], features["after"]
     contents, results = sets.get("before"), sets.get("after")
-    structure = structure_kept(contents, results, after.keys, watch) if contents and results else ()
+    structure = structure_kept(contents, results, after.keys, progress) if contents and results else ()
     return (*structure, *labels_kept(before, after, seed))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..features.extraction import FeatureSet
 from ..image_sets.decode import ImageError
 from ..image_sets.items import ImageSet, Item
+from ..progress import Callback, counted
 from ..statistics.low_level import LEAST_SIDE, common_side, low_level_gaps, measure_low_level
 from .embedding_map import embedding_map
 from .gap_report import Explained, LowLevel, Point
@@ -20,8 +21,6 @@ from .witness import witness
 EXPLAINED = 12  # images named on either side
 MEASURED = 200  # images whose low-level properties are measured, spread evenly over each set
 MAPPED = 1000  # points of each set on the map, spread evenly
-
-Watch = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,10 @@ class Causes:
 
 
 def causes(
-    images: tuple[ImageSet | None, ImageSet | None], features: tuple[FeatureSet, FeatureSet], count: int, watch: Watch
+    images: tuple[ImageSet | None, ImageSet | None],
+    features: tuple[FeatureSet, FeatureSet],
+    count: int,
+    progress: Callback,
 ) -> Causes:
     """What makes the gap between the set under test and the reference; ``count`` images are named on either side.
 
@@ -48,7 +50,7 @@ def causes(
     ours, theirs = (_named(one, own) for one, own in zip(images, features, strict=True))
     scores = witness(after.features, real.features, groups_x=after.groups, groups_y=real.groups)
     most = _worst(scores.synthetic, scores.nearest_real, ours, theirs, count)
-    low = _low_level(_items(ours), _items(theirs), watch) if images[0] and images[1] else ()
+    low = _low_level(_items(ours), _items(theirs), progress) if images[0] and images[1] else ()
     least = _worst(scores.real, scores.nearest_synthetic, theirs, ours, count)
     return Causes(low, most, least, _points(after, real))
 
@@ -101,14 +103,14 @@ def _worst(
     return tuple(found.values())
 
 
-def _low_level(after: Sequence[Item], real: Sequence[Item], watch: Watch) -> tuple[LowLevel, ...]:
+def _low_level(after: Sequence[Item], real: Sequence[Item], progress: Callback) -> tuple[LowLevel, ...]:
     """Low-level gaps between MEASURED images of each set; none where an image is too small for them."""
     after, real = ([items[row] for row in _evenly(len(items), MEASURED)] for items in (after, real))
     sizes = [_size(item) for item in (*after, *real)]
     if min(map(min, sizes)) < LEAST_SIDE:
         return ()
     side = common_side(sizes)
-    steps = iter(watch(range(1, len(sizes) + 1), "low-level"))
+    steps = iter(counted(sizes, "low-level", progress))
     ours, theirs = (measure_low_level(_read(items, steps), side=side) for items in (after, real))
     for _ in steps:  # lets the bar end
         pass

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from ..errors import InputError
 from ..features.extraction import FeatureSet
 from ..image_sets.decode import ImageError
 from ..image_sets.items import ImageSet
+from ..progress import Callback, counted
 from ..statistics.jackknife import Jackknife, interval
 from .gap_report import Kept
 from .label_probe import label_probe
@@ -21,16 +21,14 @@ PAIRS = 200  # pairs of images measured, spread evenly over the set
 MEASURES = ("gradient-correlation", "edge-f-score")
 
 
-def structure_kept(
-    before: ImageSet, after: ImageSet, keys: Sequence[str], watch: Callable[[Iterable[Any], str], Iterable[Any]]
-) -> tuple[Kept, ...]:
+def structure_kept(before: ImageSet, after: ImageSet, keys: Sequence[str], progress: Callback) -> tuple[Kept, ...]:
     """Mean and standard error over PAIRS of ``keys`` of every structure measure; unreadable pairs are left out."""
     contents, results = ({item.key: item for item in images} for images in (before, after))
     chosen = np.unique(np.linspace(0, len(keys) - 1, PAIRS).round().astype(int))
     values: list[tuple[float, float]] = []
     unlike = 0
-    for done in watch(range(1, len(chosen) + 1), "structure"):
-        key = keys[chosen[done - 1]]
+    for index in counted(chosen, "structure", progress):
+        key = keys[index]
         try:
             content, result = contents[key].read(), results[key].read()
         except ImageError:  # read for its features, and gone since

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..features.feature_source import is_feature_file, read_feature_file
 from ..image_sets.decode import ImageError
 from ..image_sets.items import ImageSet
 from ..image_sets.open import open_images
+from ..progress import Callback, Count
 from ..registry import unknown
 from ..statistics.low_level import LEAST_SIDE
 from .identical import LEAST, joined
@@ -25,8 +27,6 @@ from .identical import LEAST, joined
 PHOTOS = ("real", "floor")  # the roles that real photos play
 LOOKED_AT = 50  # images whose size is looked at
 NAMES = {"real": "real", "after": "under test", "before": "before", "floor": "floor"}
-
-Watch = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Sets:
         return replace(self, images={role: self.images[role] for role in roles}, ready={})
 
     def extract(
-        self, network: Extractor | None, batch_size: int, cache: FeatureCache | None, watch: Watch
+        self, network: Extractor | None, batch_size: int, cache: FeatureCache | None, progress: Callback
     ) -> dict[str, FeatureSet]:
         """Features of every role; ``network`` may be None where all were given.
 
@@ -63,10 +63,8 @@ class Sets:
         features = dict(self.ready)
         for role, images in self.images.items():
             assert network is not None
-            work = extract(images, network, batch_size=batch_size, cache=cache)
-            for _ in watch(work, f"features: {NAMES[role]}"):
-                pass
-            features[role] = work.result
+            tell = partial(_tell, progress, f"features: {NAMES[role]}")
+            features[role] = extract(images, network, batch_size=batch_size, cache=cache, progress=tell)
         for one in features.values():
             if len(set(one.groups)) < 2:
                 raise InputError(
@@ -233,3 +231,7 @@ def _check_groups(root: str, groups: int, *, halved: bool) -> None:
     else:
         why = "2 are needed to be measured; add images (crops of one photo are not independent)"
     raise InputError(f"{root}: {groups} independent image(s), and at least {why}.")
+
+
+def _tell(progress: Callback, what: str, step: Count) -> None:
+    progress(replace(step, what=what))

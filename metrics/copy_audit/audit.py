@@ -10,7 +10,7 @@ which is what only FALSE_ALARMS of the patches of held-out photos exceed against
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +26,7 @@ from ..files import path_text
 from ..image_sets.decode import ImageError
 from ..image_sets.items import ImageSet, Item, cut, draw_crop
 from ..image_sets.open import open_images
+from ..progress import Callback, counted, silent
 from ..seed import generator
 from .patch_search import CONTRAST, SCALES, Descriptor, Scale, contrast, cut_patches, sample_patches, search
 from .report import Case, CopyReport, ScaleRate
@@ -46,7 +47,6 @@ CASES = 12
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]
-Watch = Callable[[Iterable[int], str], Iterable[int]]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def audit(
     patches: int = PATCHES,
     seed: int = 0,
     device: str = "cpu",
-    watch: Watch = lambda steps, what: steps,
+    progress: Callback = silent,
 ) -> CopyReport:
     """Search for patches of ``result`` in the photos ``real``: everywhere, mirrored or not, at several sizes.
 
@@ -113,7 +113,7 @@ def audit(
         patches: patches drawn per image and scale, from the image's key alone.
         seed: decides patches and crops.
         device: where correlations are computed.
-        watch: wraps every long iteration.
+        progress: called with every step of every part of the work.
 
     Raises:
         InputError: a set that is missing or empty; fewer than three different photos in all, or two held out.
@@ -125,14 +125,16 @@ def audit(
     sets = [one for one in (results, photos, others) if one is not None]
     chosen = _spread(results.items, images)
     unread: list[tuple[str, str]] = []
-    looked_at = _readable(chosen, unread, watch, "read: results")
+    looked_at = _readable(chosen, unread, progress, "read: results")
     ours = _cut(((number, chosen[number].key, image) for number, image in looked_at), patches, seed)
     lost = max(len(unread) / len(chosen), len(results.losses) / (len(results) + len(results.losses)))
     unseen: list[tuple[str, str]] = []
-    pool = _pool(photos, others, unseen, watch)
+    pool = _pool(photos, others, unseen, progress)
     skipped = (*results.losses, *unread, *(loss for one in sets[1:] for loss in one.losses), *unseen)
     theirs = _cut(_held_crops(pool, min(chosen[0].dimensions()), seed), patches, seed)
-    found = _searched(pool, [torch.cat([a.values, b.values]) for a, b in zip(ours, theirs, strict=True)], device, watch)
+    found = _searched(
+        pool, [torch.cat([a.values, b.values]) for a, b in zip(ours, theirs, strict=True)], device, progress
+    )
     rates, cases, flags = [], [], []
     for scale, a, b, table in zip(SCALES, ours, theirs, found, strict=True):
         count = len(a.owners)
@@ -199,14 +201,14 @@ def _spread(items: Sequence[Item], count: int) -> list[Item]:
 
 
 def _readable(
-    items: Sequence[Item], skipped: list[tuple[str, str]], watch: Watch, what: str
+    items: Sequence[Item], skipped: list[tuple[str, str]], progress: Callback, what: str
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
     """Index and pixels of every item that can be read; the others are added to ``skipped``."""
-    for done in watch(range(1, len(items) + 1), what):
+    for index, item in enumerate(counted(items, what, progress)):
         try:
-            yield done - 1, items[done - 1].read()
+            yield index, item.read()
         except ImageError as error:
-            skipped.append((items[done - 1].key, str(error)))
+            skipped.append((item.key, str(error)))
 
 
 def _cut(images: Iterable[tuple[int, str, npt.NDArray[np.uint8]]], count: int, seed: int) -> list[_Patches]:
@@ -229,13 +231,13 @@ def _cut(images: Iterable[tuple[int, str, npt.NDArray[np.uint8]]], count: int, s
     ]
 
 
-def _pool(photos: ImageSet, others: ImageSet | None, skipped: list[tuple[str, str]], watch: Watch) -> _Pool:
+def _pool(photos: ImageSet, others: ImageSet | None, skipped: list[tuple[str, str]], progress: Callback) -> _Pool:
     spread = [] if others is None else _spread(others.items, HELD_PHOTOS)
     items = [*photos.items, *spread]
     each = SAMPLES // len(items) + 1
     kept, thumbnails = [], []
     samples: list[list[torch.Tensor]] = [[] for _ in SCALES]
-    for number, image in _readable(items, skipped, watch, "read: photos"):
+    for number, image in _readable(items, skipped, progress, "read: photos"):
         kept.append(number)
         thumbnails.append(_thumbnail(image))
         for part, scale in zip(samples, SCALES, strict=True):
@@ -286,10 +288,10 @@ def _held_crops(pool: _Pool, size: int, seed: int) -> Iterator[tuple[int, str, n
             yield int(index), key, cut(photo, crop)
 
 
-def _searched(pool: _Pool, queries: Sequence[torch.Tensor], device: str, watch: Watch) -> list[_Found]:
+def _searched(pool: _Pool, queries: Sequence[torch.Tensor], device: str, progress: Callback) -> list[_Found]:
     found: list[list[Any]] = [[] for _ in SCALES]
-    for done in watch(range(1, len(pool.items) + 1), "search: photos"):
-        photo = pool.items[done - 1].read()
+    for item in counted(pool.items, "search: photos", progress):
+        photo = item.read()
         for part, scale, descriptor, patches in zip(found, SCALES, pool.descriptors, queries, strict=True):
             part.append(search(patches, photo, scale, descriptor, device))
     return [

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,9 @@ from ..extractors.extractor import Extractor
 from ..files import path_text
 from ..image_sets.decode import MAX_PIXELS, ImageError
 from ..image_sets.items import ImageSet, Item, content_digest
+from ..image_sets.open import open_images
 from ..memory import PixelBudget
+from ..progress import Callback, Count, silent
 from .cache import FeatureCache
 from .tensor_file import write_tensors
 
@@ -138,7 +141,7 @@ class _Read:
 
 
 class Extraction:
-    """The work of ``extract``: iterate it for the number of images done so far, then take ``result``."""
+    """The work of ``extract``: iterate it for its steps, then take ``result``."""
 
     def __init__(
         self, images: ImageSet, extractor: Extractor, batch_size: int, workers: int, cache: FeatureCache | None
@@ -149,10 +152,10 @@ class Extraction:
         self._result: FeatureSet | None = None
 
     def __len__(self) -> int:
-        """How many images there are to read; the last number that iteration yields."""
+        """How many images there are to read."""
         return len(self._images)
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Count]:
         return self._steps
 
     @property
@@ -164,7 +167,7 @@ class Extraction:
             raise RuntimeError("the extraction was stopped before its end, so it has no result")
         return self._result
 
-    def _run(self) -> Iterator[int]:
+    def _run(self) -> Iterator[Count]:
         kept: list[_Read] = []
         waiting: list[_Read] = []
         skipped = dict.fromkeys(self._images.losses)  # in order; the crops of a photo are lost together
@@ -181,7 +184,8 @@ class Extraction:
                 self._forward(waiting)
                 waiting = []
             if full or done - last == MOST_SILENT:
-                yield (last := done)
+                last = done
+                yield Count("features", done, len(self))
         self._result = self._collected(kept, list(skipped))
 
     def _collected(self, kept: list[_Read], skipped: list[tuple[str, str]]) -> FeatureSet:
@@ -254,39 +258,69 @@ class Extraction:
         return self._extractor.prepare(torch.tensor(image).permute(2, 0, 1)[None])
 
 
-def extract(
-    images: ImageSet,
+def iter_extract(
+    images: Any,
     extractor: Extractor,
     *,
     batch_size: int = 32,
     workers: int | None = None,
     cache: FeatureCache | None = None,
 ) -> Extraction:
-    """Extract the features of ``images``; the sizes of the images may differ.
+    """The work of :func:`extract` as an iterable of steps.
 
     ::
 
-        job = extract(open_images("photos"), load_extractor())
-        for done in job:  # optional: progress out of len(job)
-            bar.update(done)
-        features = job.result
+        work = iter_extract("photos", load_extractor())
+        for step in work:
+            bar.update(step.done)
+        features = work.result
 
-    ``workers`` threads (default: one per core, at most 8) decode and resize ahead of the network, at most
-    ``batch_size + workers`` images, and hold MAX_PIXELS decoded pixels between them at a time. ``workers`` does not
-    change the features by a bit; ``batch_size``, the order of the set and torch's own threads change them by float32
-    rounding only (1e-6 of a feature vector's length).
-    An image that cannot be read is left out and listed in ``skipped``.
+    Raises:
+        InputError: as :func:`extract`, while it is iterated.
+    """
+    if batch_size < 1 or (workers is not None and workers < 1):
+        raise InputError(f"got batch_size={batch_size}, workers={workers}. Expected at least 1 of each.")
+    return Extraction(open_images(images), extractor, batch_size, workers or min(8, os.cpu_count() or 1), cache)
+
+
+def extract(
+    images: Any,
+    extractor: Extractor,
+    *,
+    batch_size: int = 32,
+    workers: int | None = None,
+    cache: FeatureCache | None = None,
+    progress: Callback = silent,
+) -> FeatureSet:
+    """Extract the features of ``images``; the sizes of the images may differ.
+
+    Features are those of an uninterrupted run whatever ``workers`` is, to the bit; ``batch_size``, the order of the set
+    and torch's own threads change them by float32 rounding only (1e-6 of a feature vector's length). An image that
+    cannot be read is left out and listed in ``skipped``.
 
     With a ``cache``, images whose features are known are hashed, not decoded, and take no part in a batch; the rest are
     computed and kept. Features are then those of the run that computed them, bit for bit; as batches of the rest
     are composed otherwise, these differ by the same rounding as with another ``batch_size``.
 
-    Raises, while it runs:
+    Args:
+        images: whatever :func:`metrics.image_sets.open.open_images` takes.
+        extractor: from :func:`metrics.extractors.load_extractor`.
+        batch_size: images per forward pass.
+        workers: threads (default: one per core, at most 8) that decode and resize ahead of the network, at most
+            ``batch_size + workers`` images, and hold MAX_PIXELS decoded pixels between them at a time.
+        cache: keeps features for the next run.
+        progress: called with every step.
+
+    Returns:
+        Features ``float32 [N,D]`` with the keys, labels and groups of their images.
+
+    Raises:
         InputError: no image could be read, or features are NaN or infinite (the files are named).
     """
-    if batch_size < 1 or (workers is not None and workers < 1):
-        raise InputError(f"got batch_size={batch_size}, workers={workers}. Expected at least 1 of each.")
-    return Extraction(images, extractor, batch_size, workers or min(8, os.cpu_count() or 1), cache)
+    work = iter_extract(images, extractor, batch_size=batch_size, workers=workers, cache=cache)
+    for step in work:
+        progress(step)
+    return work.result
 
 
 def check_comparable(a: FeatureSet, b: FeatureSet) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from ..errors import InputError
 from ..extractors.extractor import Extractor
 from ..files import path_text
 from ..image_sets.arrays import row_keys
-from ..image_sets.open import open_images
+from ..progress import Callback, silent
 from .array_file import array_names, read_arrays
 from .cache import FeatureCache
 from .extraction import FeatureSet, extract
@@ -21,30 +20,6 @@ from .statistics_file import holds_statistics
 
 SUFFIXES = (".safetensors", ".npy", ".npz")
 UNSTATED = "unstated"
-
-
-class FeatureWork(Sized, Protocol):
-    """Work that ends in features: iterate it for the number of images done so far, then take ``result``."""
-
-    def __iter__(self) -> Iterator[int]: ...
-
-    @property
-    def result(self) -> FeatureSet:
-        """The features; whatever is left to do is done first."""
-        ...
-
-
-class ReadyFeatures:
-    """Features that were read from a file: nothing is left to do."""
-
-    def __init__(self, result: FeatureSet) -> None:
-        self.result = result
-
-    def __len__(self) -> int:
-        return len(self.result)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter([len(self)])
 
 
 def is_feature_file(source: Any) -> bool:
@@ -59,7 +34,8 @@ def open_features(
     batch_size: int = 32,
     workers: int | None = None,
     cache: FeatureCache | None = None,
-) -> FeatureWork:
+    progress: Callback = silent,
+) -> FeatureSet:
     """The features of ``source``: of images by ``extractor``, or as a file or a FeatureSet has them.
 
     ``source`` is anything that :func:`metrics.image_sets.open.open_images` reads, a FeatureSet, or a file: what
@@ -72,10 +48,10 @@ def open_features(
         InputError: as the readers; features that are not finite, or not ``[N,D]``; statistics instead of features.
     """
     if isinstance(source, FeatureSet):
-        return ReadyFeatures(source)
+        return source
     if is_feature_file(source):
-        return ReadyFeatures(read_feature_file(Path(source)))
-    return extract(open_images(source), extractor, batch_size=batch_size, workers=workers, cache=cache)
+        return read_feature_file(Path(source))
+    return extract(source, extractor, batch_size=batch_size, workers=workers, cache=cache, progress=progress)
 
 
 def read_feature_file(path: Path) -> FeatureSet:

@@ -10,6 +10,7 @@ from .document import from_json, to_json
 from .files import write_files
 from .html import to_html
 from .markdown import to_markdown
+from .reading import read_report
 from .verdict import Verdict, verdict
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "audit_to_html",
     "audit_to_markdown",
     "from_json",
+    "read_report",
     "to_html",
     "to_json",
     "to_markdown",

@@ -81,7 +81,7 @@ def _read(
             features = read_feature_file(Path(source))
         else:
             assert extractor is not None
-            features = open_features(source, extractor, batch_size=batch_size, cache=cache).result
+            features = open_features(source, extractor, batch_size=batch_size, cache=cache)
         side, skipped, notes = features, features.skipped, features.notes
     for line in (*notes, *(f"skipped {key}: {reason}" for key, reason in skipped)):
         tell(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from pathlib import Path
@@ -53,9 +54,9 @@ def invert(
 
     Example: stylize invert photos -o s.safetensors --model stable-diffusion-v1-5/stable-diffusion-v1-5 --device cuda
     """
-    from ..diffusion.invert import invert as steps_of
+    from ..diffusion.invert import iter_invert
 
-    work = steps_of(
+    work = iter_invert(
         real,
         out,
         model=model,
@@ -78,10 +79,10 @@ def invert(
     if os.environ.get("RANK", "0") != "0":  # one of several processes talks
         deque(work, 0)
         return
-    last = None
-    for step in follow(work, "invert"):
-        last = step
-    if last is None:
+    fresh = 0
+    for last in follow(work, "invert"):
+        fresh += not math.isnan(last.loss)
+    if not fresh:
         say(f"{out}: already complete, nothing to do")
     else:
         say(f"invert: {last.total} steps, loss of the fixed batch {last.fixed_loss:.4f}")
@@ -114,12 +115,12 @@ def generate(
 
     Example: stylize generate synthetic --classes classes.txt --per-class 200 --embedding style.safetensors
     """
-    from ..diffusion.generate import generate as progress_of
+    from ..diffusion.generate import iter_generate
     from ..diffusion.sampler import Sampler
 
     sampler = Sampler(model, embedding, negative, guidance, steps, scheduler, size, device, precision)
     options: dict[str, Any] = {"format": format, "quality": quality, "workers": workers}
-    images = progress_of(classes, out, sampler, per_class=per_class, prompt=prompt, batch=batch, seed=seed, **options)
+    images = iter_generate(classes, out, sampler, per_class=per_class, prompt=prompt, batch=batch, seed=seed, **options)
     finish(images, "generate", out)
 
 
@@ -150,12 +151,12 @@ def restyle(
 
     Example: stylize restyle style.safetensors patterns restyled --strength 0.4
     """
-    from ..diffusion.restyle import restyle as progress_of
+    from ..diffusion.restyle import iter_restyle
     from ..diffusion.sampler import Sampler
 
     sampler = Sampler(model, embedding, negative, guidance, steps, scheduler, size, device, precision)
     options: dict[str, Any] = {"format": format, "quality": quality, "workers": workers}
-    images = progress_of(synthetic, out, sampler, prompt=prompt, strength=strength, seed=seed, **options)
+    images = iter_restyle(synthetic, out, sampler, prompt=prompt, strength=strength, seed=seed, **options)
     finish(images, "restyle", out)
 
 

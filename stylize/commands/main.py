@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metrics.commands.terminal import follow, path, run, say, version
+from metrics.commands.terminal import bar, follow, path, run, say, version
 from metrics.errors import InputError
 from metrics.registry import unknown
 
@@ -60,11 +60,11 @@ def render(
     Example: stylize render neural-fractal patterns --classes 10 --per-class 30
     """
     from ..patterns.health import health
-    from ..writing.render import render_patterns
+    from ..writing.render import iter_render
 
     options: dict[str, Any] = {"classes": classes, "per_class": per_class, "size": size, "seed": seed}
     options |= {"workers": workers, "format": format, "quality": quality, "options": _options(option)}
-    finish(render_patterns(family, out, **options), "render", out)
+    finish(iter_render(family, out, **options), "render", out)
     for line in health(out).lines():
         say(line)
 
@@ -168,7 +168,7 @@ def apply(
     Example: stylize apply style.safetensors patterns stylised
     """
     from ..styles.bank import StyleBank
-    from ..writing.apply import apply_style
+    from ..writing.apply import iter_apply
 
     method, strength = _chosen(method, strength, preset)
     bank = StyleBank.load(style)
@@ -186,7 +186,7 @@ def apply(
         "workers": workers,
     }
     options |= {"format": format, "quality": quality, "device": device, "max_errors": max_errors}
-    finish(apply_style(style, synthetic, out, **options), "stylise", out)
+    finish(iter_apply(style, synthetic, out, **options), "stylise", out)
 
 
 @app.command()
@@ -218,12 +218,12 @@ def train(
 
     Example: stylize train photos patterns network.safetensors --minutes 30
     """
-    from ..training.train import train_network
+    from ..training.train import iter_train
 
     options: dict[str, Any] = {"steps": steps, "minutes": minutes, "size": size, "batch": batch, "seed": seed}
     options |= {"max_errors": max_errors}
     unfinished = False
-    for step in follow(train_network(real, synthetic, network, device=device, **options), "train"):
+    for step in follow(iter_train(real, synthetic, network, device=device, **options), "train"):
         for line in step.notes:
             say(line)
         if step.done % 100 == 0:
@@ -279,23 +279,24 @@ def tune(
 
     Example: stylize tune photos patterns study --trials 40, then once: stylize tune photos patterns study --judge
     """
-    from metrics.comparison.gap_report import GapReport
     from metrics.report import to_markdown
 
     from ..styles import TUNED
     from ..tuning.report import command, read_study, write_page
     from ..tuning.report import judge as judge_winner
-    from ..tuning.search import tune as search
+    from ..tuning.search import iter_tune
     from ..tuning.study import Budget, best
 
     options: dict[str, Any] = {"trials": trials, "images": images, "methods": method or TUNED, "extractor": extractor}
     options |= {"budget": Budget(structure, labels, copies), "size": size, "seed": seed}
     if judge:
-        for step in follow(judge_winner(real, synthetic, out, extractor=judge_extractor, workers=workers), "judge"):
-            if isinstance(step, GapReport):
-                print(to_markdown(step))
+        with bar("judge") as progress:
+            judge_options: dict[str, Any] = {"extractor": judge_extractor, "workers": workers, "progress": progress}
+            reports = judge_winner(real, synthetic, out, **judge_options)
+        for report in reports:
+            print(to_markdown(report))
     else:
-        for trial in follow(search(real, synthetic, out, **options, max_errors=max_errors), "tune"):
+        for trial in follow(iter_tune(real, synthetic, out, **options, max_errors=max_errors), "tune"):
             for line in trial.notes:
                 say(line)
             say(trial.line())
@@ -326,8 +327,8 @@ def demo(
     from metrics.report import to_markdown, write_report
 
     from ..styles.bank import learn as learn_bank
-    from ..writing.apply import apply_style
-    from ..writing.render import render_patterns
+    from ..writing.apply import iter_apply
+    from ..writing.render import iter_render
 
     photos = photos or shipped("photos")
     for part in ("learn", "judge"):
@@ -335,12 +336,12 @@ def demo(
     style = out / "style.safetensors"
     patterns, stylised = out / "patterns", out / "stylised"
     options: dict[str, Any] = {"classes": 10, "per_class": per_class, "size": 256, "seed": seed, "workers": workers}
-    finish(render_patterns("neural-fractal", patterns, **options), "render", patterns, quiet=True)
+    finish(iter_render("neural-fractal", patterns, **options), "render", patterns, quiet=True)
     learn_bank(photos / "learn", seed=seed).save(style)
-    finish(apply_style(style, patterns, stylised, workers=workers), "stylise", stylised, quiet=True)
-    report = compare(
-        stylised, photos / "judge", before=patterns, floor=photos / "learn", crops=16, extractor=extractor, watch=follow
-    )
+    finish(iter_apply(style, patterns, stylised, workers=workers), "stylise", stylised, quiet=True)
+    sets: dict[str, Any] = {"before": patterns, "floor": photos / "learn", "crops": 16}
+    with bar() as progress:
+        report = compare(stylised, photos / "judge", **sets, extractor=extractor, progress=progress)
     write_report(report, out)
     print(to_markdown(report))
     say(f"report: {out / 'report.html'}")

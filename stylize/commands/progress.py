@@ -19,7 +19,8 @@ def finish(steps: Iterator[Progress], what: str, out: Path, quiet: bool = False)
     for last in follow(steps, what):
         first = first or last
     seconds = time.monotonic() - start
-    if first is None or last is None:
+    assert first is not None and last is not None
+    if first is last:
         say(f"{out}: already complete, nothing to do")
     else:
         fresh = last.done - first.done

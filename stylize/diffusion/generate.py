@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metrics.errors import InputError
+from metrics.progress import Callback, iterates, silent, to_the_end
 from metrics.seed import seed_for
 
 from ..version import __version__
@@ -17,7 +18,8 @@ from .prompts import PLAIN_PROMPT, PROMPT, read_classes
 from .sampler import Sampler, finished
 
 
-def generate(
+@iterates
+def iter_generate(
     classes: str | Path,
     out: str | Path,
     sampler: Sampler,
@@ -29,8 +31,9 @@ def generate(
     format: str = "png",
     quality: int = 90,
     workers: int = 1,
+    progress: Callback = silent,
 ) -> Iterator[Progress]:
-    """Write ``per_class`` images of every class; yields progress.
+    """Write ``per_class`` images of every class; yields a step for every shard.
 
     OUT gets ``<class>/<index>.png``, ``metadata.jsonl`` (label, prompt, seed, sampling options, digests of model and
     embedding of each) and ``run.json``. An interrupted run continues where it stopped. An image's start and noise come
@@ -47,6 +50,7 @@ def generate(
         format: ``png``, ``jpeg`` or ``webp``.
         quality: 1 to 100, for JPEG and WebP.
         workers: processes of one thread each, for the CPU.
+        progress: called with every step, too.
 
     Raises:
         InputError: unsuitable classes, embedding, model or prompt; two classes with one prompt; a number out of range;
@@ -74,6 +78,9 @@ def generate(
     claim(Path(out), (f"{name}/{per_class - 1:05d}{SUFFIXES[format]}" for name in names))
     with Job(Path(out), config, {"model_name": str(sampler.model)}) as job:
         yield from job.run(task, keys, workers=workers, shard_size=-(-SHARD_SIZE // batch) * batch)
+
+
+generate = to_the_end(iter_generate)
 
 
 def _prompts(sampler: Sampler, template: str, names: Sequence[str]) -> dict[str, str]:

@@ -55,7 +55,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Step:
+class InversionStep:
     """An optimiser step: how many are done out of ``total``, the loss of its batch, and the last of the fixed batch."""
 
     done: int
@@ -111,14 +111,18 @@ class Inversion:
         self.curve: list[dict[str, float]] = []
         self.step = 0
 
-    def train(self, save_every: int, validate_every: int) -> Iterator[Step]:
-        """Learn; yields every step. Writes OUT and its state every ``save_every`` steps and at the end."""
+    def train(self, save_every: int, validate_every: int) -> Iterator[InversionStep]:
+        """Learn; yields every step, or the last without its losses where OUT is finished.
+
+        Writes OUT and its state every ``save_every`` steps and at the end.
+        """
         if self.finished:
+            yield InversionStep(self.settings.steps, self.settings.steps, math.nan, math.nan)
             return
         with alone_on(self.out) if self.accelerator.is_main_process else nullcontext():
             yield from self._train(save_every, validate_every)
 
-    def _train(self, save_every: int, validate_every: int) -> Iterator[Step]:
+    def _train(self, save_every: int, validate_every: int) -> Iterator[InversionStep]:
         settings, accelerator = self.settings, self.accelerator
         self._prepare()
         optimiser = torch.optim.AdamW([self.vectors], settings.rate, weight_decay=0.0)
@@ -135,7 +139,9 @@ class Inversion:
                     self._save(optimiser)
                 if validate_every and (self.step % validate_every == 0 or self.step == settings.steps):
                     self._validate()
-                yield Step(self.step, settings.steps, loss, self.curve[-1]["fixed_loss"] if self.curve else math.nan)
+                yield InversionStep(
+                    self.step, settings.steps, loss, self.curve[-1]["fixed_loss"] if self.curve else math.nan
+                )
         finally:
             hook.remove()
         self._finish()

@@ -22,11 +22,12 @@ from metrics.errors import InputError
 from metrics.extractors.extractor import check_device
 from metrics.image_sets.items import ImageSet, Item
 from metrics.image_sets.open import open_images
+from metrics.progress import Callback, iterates, silent, to_the_end
 from metrics.registry import unknown
 
 from ..writing.apply import content_digest
 from .denoising import read
-from .inversion import Inversion, Settings, Step
+from .inversion import Inversion, InversionStep, Settings
 from .pipeline import DTYPES, TINY, check_size, fingerprint, load_pipeline
 from .placeholder import check_token, initialiser_id
 from .prompts import PROMPT, STYLE_PROMPT, check_folder_name, check_label
@@ -38,7 +39,8 @@ MODES = {
 }
 
 
-def invert(
+@iterates
+def iter_invert(
     real: str | Path,
     out: str | Path,
     *,
@@ -58,7 +60,8 @@ def invert(
     precision: str = "float32",
     save_every: int = 500,
     validate_every: int = 0,
-) -> Iterator[Step]:
+    progress: Callback = silent,
+) -> Iterator[InversionStep]:
     """Learn an embedding of the images in ``real``; yields every step.
 
     OUT (``*.safetensors``, key = the placeholder) loads in any diffusers pipeline of the same model through
@@ -86,6 +89,7 @@ def invert(
         precision: ``float32``, ``float16`` or ``bfloat16`` for the frozen networks; the vectors are float32.
         save_every: steps between two saved states.
         validate_every: steps between two sheets of validation images; 0: none.
+        progress: called with every step, too.
 
     Raises:
         InputError: a number out of range; an unsuitable token, initialiser or class name; an unreadable image; a single
@@ -123,6 +127,9 @@ def invert(
     for number, run in enumerate(runs):
         for step in run.train(save_every, validate_every):
             yield replace(step, done=step.done + number * steps, total=len(runs) * steps)
+
+
+invert = to_the_end(iter_invert)
 
 
 def _parts(images: ImageSet, out: Path, token: str, mode: str) -> list[tuple[str, Path, list[Item]]]:

@@ -19,6 +19,7 @@ from metrics.errors import MAX_ERRORS, InputError
 from metrics.files import path_text
 from metrics.image_sets.decode import ImageError
 from metrics.image_sets.items import ImageSet, Item
+from metrics.progress import Callback, iterates, silent, to_the_end
 from metrics.seed import seed_for
 
 from ..version import __version__
@@ -35,7 +36,8 @@ from .sampler import Sampler, finished
 STRENGTH = 0.5
 
 
-def restyle(
+@iterates
+def iter_restyle(
     synthetic: str | Path,
     out: str | Path,
     sampler: Sampler,
@@ -47,8 +49,9 @@ def restyle(
     quality: int = 90,
     workers: int = 1,
     max_errors: int = MAX_ERRORS,
+    progress: Callback = silent,
 ) -> Iterator[Progress]:
-    """Write a restyled copy of ``synthetic`` with the same tree, keys and labels; yields progress.
+    """Write a restyled copy of ``synthetic`` with the same tree, keys and labels; yields a step for every shard.
 
     Images become squares: the central square, resized, not stretched. OUT is as
     :func:`stylize.diffusion.generate.generate` makes it; each row has the columns of its source as well, see
@@ -66,6 +69,7 @@ def restyle(
         quality: 1 to 100, for JPEG and WebP.
         workers: processes of one thread each, for the CPU.
         max_errors: how many unreadable images are skipped and listed before the run stops.
+        progress: called with every step, too.
 
     Raises:
         InputError: unsuitable embedding, model, prompt or label; a number out of range; masks, which would no longer
@@ -94,6 +98,9 @@ def restyle(
     with Job(Path(out), config, {"synthetic": path_text(images.root), "model_name": str(sampler.model)}, images) as job:
         items = {item.key: item for item in images}
         yield from job.run(task, items, workers=workers, shard_size=SHARD_SIZE, max_errors=max_errors)
+
+
+restyle = to_the_end(iter_restyle)
 
 
 @dataclass

@@ -43,6 +43,7 @@ from metrics.files import write_atomically
 from metrics.image_sets.items import ImageSet
 from metrics.image_sets.ledger import licences, restricted
 from metrics.image_sets.open import open_images
+from metrics.progress import Callback, iterates, silent, to_the_end
 from metrics.seed import generator, seed_for
 
 from ..locks import alone_on
@@ -63,7 +64,7 @@ TAPS = (1, 2, 3, 4)  # maps with a critic
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingStep:
     """A training step: how many are done out of ``total``, seconds since the start of this run, and the losses.
 
     ``notes``, of the first step of a run, are lines about images that cannot be had or were passed over.
@@ -76,7 +77,8 @@ class Step:
     notes: tuple[str, ...] = ()
 
 
-def train_network(
+@iterates
+def iter_train(
     real: str | Path,
     patterns: str | Path,
     out: str | Path,
@@ -89,7 +91,8 @@ def train_network(
     device: str = "cpu",
     max_errors: int = MAX_ERRORS,
     architecture: Mapping[str, int] = ARCHITECTURE,
-) -> Iterator[Step]:
+    progress: Callback = silent,
+) -> Iterator[TrainingStep]:
     """Train a network for the style method ``network``; yields every step.
 
     OUT is written every SAVE_EVERY steps and at the end; beside it lies ``OUT.training``, which holds what resuming
@@ -108,6 +111,7 @@ def train_network(
         device: where to compute, e.g. ``cuda``.
         max_errors: how many unreadable images are left out and listed, on either side, before training is refused.
         architecture: sizes of :class:`stylize.styles.methods.network.Stylizer`.
+        progress: called with every step, too.
 
     Raises:
         InputError: a number out of range, no readable image on either side, OUT holds something else, another process
@@ -136,6 +140,7 @@ def train_network(
     }
     state = out.with_name(out.name + ".training")
     if _finished(out, state, config):
+        yield TrainingStep(steps, steps, 0.0, {})
         return
     start = time.monotonic()
     with alone_on(out):
@@ -145,7 +150,10 @@ def train_network(
         yield from _train(trainer, out, state, start, minutes)
 
 
-def _train(trainer: _Trainer, out: Path, state: Path, start: float, minutes: float) -> Iterator[Step]:
+train = to_the_end(iter_train)
+
+
+def _train(trainer: _Trainer, out: Path, state: Path, start: float, minutes: float) -> Iterator[TrainingStep]:
     """Train to the end, or until ``minutes`` after ``start``; saves on the way."""
     notes, steps = trainer.notes, int(trainer.config["steps"])
     while trainer.step < steps:
@@ -158,7 +166,7 @@ def _train(trainer: _Trainer, out: Path, state: Path, start: float, minutes: flo
         over = time.monotonic() - start > 60 * minutes
         if trainer.step % SAVE_EVERY == 0 or trainer.step == steps or over:
             trainer.save(out, state)
-        yield Step(trainer.step, steps, time.monotonic() - start, losses, notes)
+        yield TrainingStep(trainer.step, steps, time.monotonic() - start, losses, notes)
         notes = ()
         if over:
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ from metrics.image_sets.decode import SUFFIXES as IMAGE_SUFFIXES
 from metrics.image_sets.decode import ImageError
 from metrics.image_sets.items import ImageSet
 from metrics.image_sets.open import open_images
+from metrics.progress import Callback, silent
 from metrics.report import write_report
 from metrics.report.chart import ticks_over
 from metrics.seed import seed_for
 
-from ..writing.apply import apply_style, content_digest
+from ..writing.apply import apply, content_digest
 from ..writing.encode import encode
-from ..writing.job import Progress
 from ..writing.manifest import carried
 from .search import CROPS, choose_contents
 from .splits import split_photos
@@ -97,8 +97,9 @@ def judge(
     extractor: str = "efficientnet-lite2",
     images: int = 300,
     workers: int = 1,
-) -> Iterator[Progress | GapReport]:
-    """Close the study and measure its winner by the judge photos; yields progress, then a report per network.
+    progress: Callback = silent,
+) -> list[GapReport]:
+    """Close the study and measure its winner by the judge photos; returns a report per network.
 
     The winner stylises up to ``images`` contents that no trial has used (all contents, where fewer than 50 are left).
     OUT gets ``judged.json``, ``contents``, ``stylised`` and ``judge-NETWORK`` with a full report, for the network of
@@ -123,7 +124,7 @@ def judge(
         sealed.check_unseen(photos)
         sealed.check_unseen(targets)
         _write_contents(_fresh(everything, config, images), out / "contents")
-        yield from apply_style(
+        apply(
             out / "style.safetensors",
             out / "contents",
             out / "stylised",
@@ -131,14 +132,16 @@ def judge(
             strength=winner.strength,
             assignment=winner.assignment,
             workers=workers,
+            progress=progress,
         )
         held_out = sealed.open(out)
+        sets: dict[str, Any] = {"before": out / "contents", "floor": photos, "crops": CROPS}
+        reports = []
         for network in (config["extractor"], extractor):
-            report = compare(
-                out / "stylised", held_out, before=out / "contents", floor=photos, crops=CROPS, extractor=network
-            )
+            report = compare(out / "stylised", held_out, **sets, extractor=network, progress=progress)
             write_report(report, out / f"judge-{network.replace(':', '-')}")
-            yield report
+            reports.append(report)
+    return reports
 
 
 def _write_contents(contents: ImageSet, folder: Path) -> None:

@@ -30,6 +30,7 @@ from metrics.features.extraction import FeatureSet, extract
 from metrics.files import write_atomically
 from metrics.image_sets.items import ImageSet, Item
 from metrics.image_sets.open import open_images
+from metrics.progress import Callback, iterates, silent
 from metrics.seed import seed_for
 from metrics.statistics.kid import kid
 from metrics.threads import one_thread
@@ -40,7 +41,7 @@ from ..styles.photos import check_losses
 from ..version import __version__
 from ..writing.apply import content_digest, make_plan
 from .splits import split_photos
-from .study import STARTUP, Budget, Trial, import_optuna, locked, open_study, record
+from .study import STARTUP, Budget, Trial, best, ended, import_optuna, locked, open_study, read_config, record
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -53,7 +54,8 @@ NOTHING = "none"
 AUDITED, PATCHES = 24, 8  # results, and patches of each at each scale, that the copy audit looks at
 
 
-def tune(
+@iterates
+def iter_tune(
     real: Any,
     synthetic: Any,
     out: str | Path,
@@ -68,6 +70,7 @@ def tune(
     seed: int = 0,
     device: str = "cpu",
     max_errors: int = MAX_ERRORS,
+    progress: Callback = silent,
 ) -> Iterator[Trial]:
     """Search, and yield every trial as it ends; a search that was interrupted continues where it stopped.
 
@@ -89,6 +92,7 @@ def tune(
         seed: decides splits, crops, contents and proposals.
         device: where the network runs.
         max_errors: how many images of a set may be lost; ``errors.jsonl`` and the notes of the first trial name them.
+        progress: called with every trial, too.
 
     Raises:
         InputError: too many images are lost, Optuna is missing, bad photos, images or numbers, OUT lies among the
@@ -131,6 +135,18 @@ def tune(
         for trial in _search(open_study(out), objective, methods, budget, trials, seed):
             yield replace(trial, notes=notes)
             notes = ()
+
+
+def tune(real: Any, synthetic: Any, out: str | Path, **options: Any) -> Trial:
+    """Search as :func:`iter_tune`, with the same options; returns the best trial of the study.
+
+    Raises:
+        InputError: as :func:`iter_tune`; no trial keeps the budget.
+    """
+    for _ in iter_tune(real, synthetic, out, **options):
+        pass
+    budget = Budget(**read_config(Path(out))["budget"])
+    return best(ended(open_study(Path(out)), budget), budget)
 
 
 def _account(out: Path, lost: Mapping[str, Mapping[str, str]], notes: Sequence[str], most: int) -> tuple[str, ...]:
@@ -241,10 +257,7 @@ def choose_contents(images: ImageSet, count: int, seed: int) -> ImageSet:
 
 def features_of(images: ImageSet, network: Extractor) -> FeatureSet:
     """Features of a whole set."""
-    work = extract(images, network)
-    for _ in work:
-        pass
-    return work.result
+    return extract(images, network)
 
 
 def _search(

@@ -21,6 +21,7 @@ from metrics.image_sets.file_list import fixed_folder
 from metrics.image_sets.items import BESIDE, ImageSet, Item
 from metrics.image_sets.ledger import ledger_rows, write_ledger
 from metrics.image_sets.open import open_images
+from metrics.progress import Callback, iterates, silent, to_the_end
 from metrics.registry import unknown
 
 from ..engines.local import check_going_on, in_parallel
@@ -37,7 +38,8 @@ from .output_names import claim
 from .size_limit import failure, read_for
 
 
-def apply_style(
+@iterates
+def iter_apply(
     style: str | Path,
     synthetic: Any,
     out: str | Path,
@@ -52,8 +54,9 @@ def apply_style(
     device: str = "cpu",
     shard_size: int = SHARD_SIZE,
     max_errors: int = MAX_ERRORS,
+    progress: Callback = silent,
 ) -> Iterator[Progress]:
-    """Write a stylised copy of ``synthetic`` with the same tree, keys and labels; yields progress.
+    """Write a stylised copy of ``synthetic`` with the same tree, keys and labels; yields a step for every shard.
 
     OUT gets the images, ``metadata.jsonl`` (every column of the input's, and the provenance of each image, see
     :func:`stylize.writing.manifest.carried`), copies of the masks and other companions that the input's
@@ -75,6 +78,7 @@ def apply_style(
         device: where the transfer runs, e.g. ``cuda``.
         shard_size: images per shard, the unit of resuming.
         max_errors: how many unreadable images are skipped and listed before the run stops.
+        progress: called with every step, too.
 
     Raises:
         InputError: see :class:`stylize.writing.job.Job`; unknown method or format; strength or quality out of range.
@@ -105,6 +109,7 @@ def apply_style(
     }
     with Job(out, config, {"synthetic": path_text(images.root)}, images) as job:
         if job.finished:
+            yield job.summary
             return
         plan = job.remember("plan", lambda: make_plan(bank, images, assignment, workers, method))
         write_atomically(out / "ledger.json", write_ledger(ledger_rows(bank.header)))
@@ -112,6 +117,9 @@ def apply_style(
         task = Stylise(style, images.root, method, strength, format, quality, device, weights)
         pairs = {item.key: (item, plan.get(item.key)) for item in images}
         yield from job.run(task, pairs, workers=workers, shard_size=shard_size, max_errors=max_errors)
+
+
+apply = to_the_end(iter_apply)
 
 
 def open_contents(source: Any, out: Path, max_errors: int) -> ImageSet:

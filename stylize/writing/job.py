@@ -97,6 +97,7 @@ class Job:
         self.out, self.config, self.notes = Path(out), json.loads(json.dumps(config)), dict(notes or {})
         self.losses, self.remarks = (images.losses, images.notes) if images is not None else ((), ())
         self.state = self.out / ".job"
+        self.summary = Progress(0, 0, 0)  # of a run that is finished
 
     def __enter__(self) -> Job:
         self.finished = self._check_finished()
@@ -133,6 +134,7 @@ class Job:
             InputError: more than ``max_errors`` items failed, or all of them; finished shards are kept.
         """
         if self.finished:
+            yield self.summary
             return
         names = list(keys)
         shards = [tuple(names[start : start + shard_size]) for start in range(0, len(names), shard_size)]
@@ -168,6 +170,7 @@ class Job:
             shutil.rmtree(self.out / ".job-done", ignore_errors=True)
             self._refuse_other(_read_config(finished), "holds a finished run")
             self._refuse_incomplete()
+            self.summary = _read_summary(finished)
             return True
         if self.out.exists() and not self.state.exists() and any(self.out.iterdir()):
             raise InputError(
@@ -301,6 +304,12 @@ def _read_config(path: Path) -> dict[str, Any]:
         return dict(value["config"]) if path.name == "run.json" else dict(value)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not written by this command ({error}). Name another output folder.") from error
+
+
+def _read_summary(path: Path) -> Progress:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    images, errors = int(value.get("images", 0)), int(value.get("errors", 0))
+    return Progress(images, errors, images + errors, tuple(map(str, value.get("notes", ()))))
 
 
 def _short(value: Any) -> str:

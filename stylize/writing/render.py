@@ -9,6 +9,7 @@ from typing import Any
 
 from metrics.errors import InputError
 from metrics.image_sets.decode import sha256
+from metrics.progress import Callback, iterates, silent, to_the_end
 
 from ..patterns import load_family, render_with_mask
 from ..patterns.dataset import class_name, resolve_classes
@@ -29,7 +30,8 @@ SIDES = {  # of the families that need more memory per pixel than others, by ben
 }
 
 
-def render_patterns(
+@iterates
+def iter_render(
     family: str | Path,
     out: str | Path,
     *,
@@ -42,8 +44,9 @@ def render_patterns(
     format: str = "png",
     quality: int = 90,
     shard_size: int = SHARD_SIZE,
+    progress: Callback = silent,
 ) -> Iterator[Progress]:
-    """Write ``classes`` × ``per_class`` images of a pattern family; yields progress.
+    """Write ``classes`` × ``per_class`` images of a pattern family; yields a step for every shard.
 
     Every image is a pure function of (family, seed, class, instance, size). OUT gets ``<class>/<instance>.png``,
     ``metadata.jsonl`` and ``run.json``; a family with masks (seg-contours) also ``masks/<class>/<instance>.png``, 8-bit
@@ -62,6 +65,7 @@ def render_patterns(
         format: ``png``, ``jpeg`` or ``webp``.
         quality: 1 to 100, for JPEG and WebP.
         shard_size: images per shard, the unit of resuming.
+        progress: called with every step, too.
 
     Raises:
         InputError: unknown family or format, a number out of range, or see :class:`stylize.writing.job.Job`.
@@ -97,6 +101,9 @@ def render_patterns(
     with Job(Path(out), config) as job:
         task = Render(name, size, seed, dict(options or {}), format, quality, dict(enumerate(given or ())))
         yield from job.run(task, keys, workers=workers, shard_size=shard_size)
+
+
+render = to_the_end(iter_render)
 
 
 @dataclass

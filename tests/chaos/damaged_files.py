@@ -173,7 +173,7 @@ def models(folder: Path, root: Path) -> dict[str, tuple[bytes, Reader]]:
     made = folder / "made"
     made.mkdir()
     learn(root, methods=["colour", "histogram"], crops=1, size=32).save(made / "s.safetensors")
-    features = extract(open_images(root), load_extractor("random-conv")).result
+    features = extract(open_images(root), load_extractor("random-conv"))
     features.save(made / "f.safetensors")
     write_statistics(made / "m.npz", np.zeros(4), np.eye(4))
     np.save(made / "f.npy", features.features.numpy())

@@ -1,0 +1,81 @@
+"""The one protocol of progress: long work calls ``progress(step)``, where a step says how much of what is done.
+
+A function that does long work takes ``progress``, a callable, and returns its result; its twin ``iter_…`` yields the
+same steps. The maths never prints.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sized
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Step(Protocol):
+    """How far work is: ``done`` out of ``total``; kinds of work add their own fields, such as a loss."""
+
+    @property
+    def done(self) -> int:
+        """How much is done."""
+        ...
+
+    @property
+    def total(self) -> int | None:
+        """Of how much; None where that is not known."""
+        ...
+
+
+S = TypeVar("S", bound=Step)
+Callback = Callable[[Any], None]  # takes a Step
+
+
+@dataclass(frozen=True)
+class Count:
+    """``done`` of ``total`` (None: not known) items of the part of the work that is called ``what``."""
+
+    what: str
+    done: int
+    total: int | None
+
+
+def silent(step: Step) -> None:
+    """The callback of those who do not ask."""
+
+
+def counted(items: Iterable[T], what: str, progress: Callback) -> Iterator[T]:
+    """Pass ``items`` through and tell of every one that was worked on."""
+    total = len(items) if isinstance(items, Sized) else None
+    progress(Count(what, 0, total))
+    for done, item in enumerate(items, 1):
+        yield item
+        progress(Count(what, done, total))
+
+
+def iterates(work: Callable[P, Iterator[S]]) -> Callable[P, Iterator[S]]:
+    """Make a generator of steps tell its keyword argument ``progress`` of each, too."""
+
+    @wraps(work)
+    def steps(*args: P.args, **options: P.kwargs) -> Iterator[S]:
+        progress: Any = options.get("progress", silent)
+        for step in work(*args, **options):
+            progress(step)
+            yield step
+
+    return steps
+
+
+def to_the_end(iterate: Callable[P, Iterator[S]]) -> Callable[P, S]:
+    """The twin of ``iter_name`` that does the work and returns the last step, under the name without ``iter_``."""
+
+    @wraps(iterate)
+    def work(*args: P.args, **options: P.kwargs) -> S:
+        return deque(iterate(*args, **options), maxlen=1)[0]  # there is a step even when nothing was left to do
+
+    work.__name__ = work.__qualname__ = iterate.__name__.removeprefix("iter_")
+    work.__doc__ = (iterate.__doc__ or "").replace("yields", "returns the last of", 1)
+    return work
