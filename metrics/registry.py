@@ -1,10 +1,11 @@
-"""Names to objects: tables of ``name -> "package.module:attribute"``, imported when first asked for."""
+"""Names to objects: near names for unknown ones, and what other packages add through entry points."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from importlib import import_module
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from .errors import InputError
@@ -18,13 +19,24 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     return InputError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
 
 
-def resolve(kind: str, table: Mapping[str, str], name: str) -> Any:
-    """Import and return the object that ``table`` registers under ``name``.
+@cache
+def plugins(kind: str) -> dict[str, EntryPoint]:
+    """What installed packages add under the entry points ``reverse_stylize.<kind>``, by name; nothing is imported."""
+    return {point.name: point for point in entry_points(group=f"reverse_stylize.{kind}")}
+
+
+def load_plugin(kind: str, name: str) -> Any:
+    """The object behind an entry point of :func:`plugins`.
 
     Raises:
-        InputError: the name is not registered; near names are suggested.
+        InputError: it cannot be imported; names the package.
     """
-    if name not in table:
-        raise unknown(kind, name, table)
-    module, _, attribute = table[name].partition(":")
-    return getattr(import_module(module), attribute)
+    point = plugins(kind)[name]
+    package = point.dist.name if point.dist else point.value
+    try:
+        return point.load()
+    except Exception as error:  # whatever a stranger's module raises
+        raise InputError(
+            f"{name!r} of the package {package} cannot be loaded from {point.value} ({type(error).__name__}: {error}). "
+            f"Repair or uninstall it: pip uninstall {package}"
+        ) from error

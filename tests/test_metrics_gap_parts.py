@@ -20,9 +20,10 @@ from metrics.report import from_json, to_json, verdict
 from metrics.statistics.frechet import frechet
 from metrics.statistics.frechet_sources import mean_and_covariance
 from metrics.statistics.kid import kid
+from metrics.statistics.measure import measure
 from metrics.statistics.mmd import paired_difference
 from metrics.statistics.permutation import permutation_test
-from metrics.statistics.table import METRICS, measure
+from metrics.statistics.table import METRICS
 
 NET = "random-conv"  # needs no weights and little time
 

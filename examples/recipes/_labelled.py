@@ -23,7 +23,7 @@ from metrics import open_images
 from metrics.errors import InputError
 from metrics.image_sets.items import Item
 from metrics.seed import generator
-from stylize.patterns import FAMILIES
+from stylize.patterns import known_families
 from stylize.patterns.dataset import MultiInstanceDataset, PatternDataset
 
 
@@ -93,7 +93,7 @@ def training_set(options: argparse.Namespace) -> tuple[Dataset, list[str]]:
             )
         data = MultiInstanceDataset(options.classes, options.classes * options.per_class, **drawn)
         return data, [str(index) for index in range(options.classes)]
-    if options.source in FAMILIES or options.source.endswith(".json"):
+    if options.source in known_families() or options.source.endswith(".json"):
         count = None if options.source.endswith(".json") else options.classes
         data = PatternDataset(options.source, count, options.per_class, **drawn)
         classes = data.classes

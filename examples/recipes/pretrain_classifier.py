@@ -48,7 +48,7 @@ from metrics.comparison.label_probe import ridge_scores
 from metrics.errors import InputError
 from metrics.image_sets.items import Item
 from metrics.seed import seed_for
-from stylize.patterns import FAMILIES
+from stylize.patterns import known_families
 
 OVERRIDES = {"model": str, "objective": str, "size": int, "batch_size": int, "lr": float, "steps": int, "epochs": int}
 
@@ -180,7 +180,7 @@ def cell_of(cell: str, options: argparse.Namespace) -> tuple[list[Item], list[st
     """Images and class names of a cell of ``--grid``: the first so many of both."""
     if not re.fullmatch(r"\d+x\d+", cell) or int(cell.split("x")[0]) < 2 or int(cell.split("x")[1]) < 1:
         raise InputError(f"--grid {cell}: expected classes x images of each, as in 10x100; at least two classes.")
-    if options.objective == "multi" or (options.source in FAMILIES and not Path(options.source).exists()):
+    if options.objective == "multi" or (options.source in known_families() and not Path(options.source).exists()):
         raise InputError("sweep: expected a folder per class, as of stylize render, and supervised or dino.")
     count, each = (int(number) for number in cell.split("x"))
     items = list(open_images(options.source))

@@ -16,8 +16,7 @@ from ..escapes import escaped
 from ..registry import unknown
 from ..report import write_report
 from ..report.reading import read_report
-from ..report.unit import HIGHER
-from ..statistics.table import METRICS
+from ..statistics.table import known_metrics, metric
 from .budgets import Budget, Budgets, as_budgets, combine
 from .gate import GateResult, gate, worst_first
 
@@ -83,7 +82,7 @@ def assert_domain_gap(
 
 def _split(options: Mapping[str, Any]) -> tuple[list[Budget], dict[str, Any]]:
     """Budgets by metric, and the options of ``compare``."""
-    metrics = {metric.replace("-", "_"): metric for metric in METRICS}
+    metrics = {name.replace("-", "_"): name for name in known_metrics()}
     known = [name for name, parameter in inspect.signature(compare).parameters.items() if parameter.kind.name[0] == "K"]
     flags: list[Budget] = []
     chosen: dict[str, Any] = {}
@@ -97,7 +96,8 @@ def _split(options: Mapping[str, Any]) -> tuple[list[Budget], dict[str, Any]]:
                 f"{name} = {value!r}. Expected a finite number: the most, or for scores the least, allowed."
             )
         else:
-            flags.append(Budget("after", metrics[name], "min" if name in HIGHER else "max", float(value)))
+            side = "min" if metric(metrics[name]).higher else "max"
+            flags.append(Budget("after", metrics[name], side, float(value)))
     return flags, chosen
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..statistics.jackknife import Jackknife, interval, jackknife
+from ..statistics.measure import Measured
 from ..statistics.mmd import Mmd, paired_difference
-from ..statistics.table import Measured
 from .gap_report import Measurement
 
 

@@ -21,9 +21,10 @@ from ..features.extraction import FeatureSet
 from ..image_sets.items import ImageSet
 from ..image_sets.ledger import licences
 from ..progress import Callback, silent
+from ..statistics.measure import Measured, check_metrics, measure
 from ..statistics.noise_floor import noise_floor
 from ..statistics.permutation import PermutationTest, permutation_test
-from ..statistics.table import DISTANCES, UNBIASED, Measured, check_metrics, measure
+from ..statistics.table import DEFAULT_METRICS, metric
 from .closed import change, gap_closed
 from .explain import EXPLAINED, causes
 from .gap_report import Example, GapReport, Kept, Measurement, Permuted, Resampled, Row, SetSummary
@@ -31,7 +32,6 @@ from .kept import labels_kept, structure_kept
 from .sets import PHOTOS, open_sets, pair_up
 from .sliced_gap import measure_slices
 
-METRICS = ("kid", "fid")  # unless others are asked for
 PERMUTATIONS = 199
 TESTABLE = 10_000  # images of both sets up to which the permutation test is made: beyond, any difference is significant
 HALVINGS = 20  # random splits of the reference that make the floor when no floor set is given
@@ -45,7 +45,7 @@ def compare(
     before: Any = None,
     floor: Any = None,
     crops: int = 0,
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] = DEFAULT_METRICS,
     permutations: int = PERMUTATIONS,
     slices: Sequence[str] = (),
     profile: bool = False,
@@ -73,7 +73,7 @@ def compare(
             is the mean over random splits of ``real``, at the number of images under test if there are that many.
         crops: cut this many square crops from every photo of ``real`` and ``floor``, as large as the synthetic images
             (0: whole photos). Errors are then estimated by leaving out photos, not crops.
-        metrics: some of :data:`metrics.statistics.table.METRICS`.
+        metrics: names in :mod:`metrics.statistics.table`.
         permutations: deals of the permutation test that both sets come from one distribution; 0 leaves it out.
         slices: measure parts of the set under test too: by ``label`` or columns of its metadata.
         profile: measure the RBF distance at several layers of the network too, from low to high.
@@ -116,7 +116,7 @@ def compare(
         told = replace(reference, skipped=(), notes=())  # of the reference itself
         rows.append(_row("floor", told, found["floor"].values(), (), {}))
     paired = "before" in features and features["before"].keys == after.keys
-    distances = [name for name in metrics if name in DISTANCES and "before" in features]
+    distances = [name for name in metrics if metric(name).distance and "before" in features]
     moved = [{role: found[role][name] for role in found} for name in distances]
     why = causes((sets.images.get("after"), sets.images.get("real")), (after, reference), explained, progress)
     layers: tuple[Measurement, ...] = ()
@@ -190,7 +190,7 @@ def _measured(name: str, features: FeatureSet, real: FeatureSet, seed: int) -> M
     try:
         return measure(name, features, real, seed=seed)
     except InputError as error:
-        if name in DISTANCES and not isinstance(error, UndefinedError):
+        if metric(name).distance and not isinstance(error, UndefinedError):
             raise
         return _undefined(name, features, str(error))
 
@@ -249,7 +249,7 @@ def _split_floor(name: str, after: FeatureSet, real: FeatureSet, seed: int) -> M
         return _undefined(name, real, f"No floor: {error}")
     n, m = (round(float(side)) for side in sizes.mean(0))
     low, high = np.quantile(values, (0.025, 0.975))
-    if name in UNBIASED:
+    if metric(name).unbiased:
         note = (
             f"Real against real is 0 for an unbiased distance; the interval holds 95 % of {HALVINGS} random halvings."
         )

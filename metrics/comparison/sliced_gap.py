@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..features.extraction import FeatureSet
+from ..statistics.measure import measure
 from ..statistics.permutation import permutation_test
-from ..statistics.table import measure
 from .gap_report import Measurement, Slice
 from .slices import LEAST, holm, slices
 

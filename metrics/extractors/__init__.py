@@ -3,16 +3,19 @@
 A name is ``family[:model][/layer]``: ``efficientnet-lite0``, ``timm:resnet18``, ``inception:clean``,
 ``efficientnet-lite0/blocks.2``. The table maps a family to a module with two functions: ``load(name, *, weights: Path |
 None) -> Network`` and ``layers(name) -> tuple[str, ...]``, the layers of a gap profile from low to high (without the
-network's own output, which is its last level). To add a family, write such a module and add a line.
+network's own output, which is its last level). To add a family, write such a module and add a line. Another
+package adds one through the entry point ``reverse_stylize.extractors``, whose object is such a module; its name may be
+followed by a colon and a model.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..registry import resolve
+from ..registry import load_plugin, plugins, unknown
 
 if TYPE_CHECKING:  # importing this package must not import torch
     from .extractor import Extractor
@@ -75,15 +78,17 @@ def levels(name: str = DEFAULT) -> tuple[str, ...]:
 
 
 def _module(name: str) -> Any:
-    """The module that loads ``name``; the registry holds modules, so it is asked for their ``__name__`` first."""
+    """The module that loads ``name``."""
     family, colon, _ = name.partition(":")
     if colon and family in EXTRACTORS and family not in WITH_MODELS:
         raise InputError(
             f"extractor {name!r}: {family} takes no model name; only {', '.join(WITH_MODELS)} do. Expected {family!r}."
         )
-    from importlib import import_module
-
-    return import_module(resolve("extractor", {key: f"{value}:__name__" for key, value in EXTRACTORS.items()}, family))
+    if family in EXTRACTORS:
+        return import_module(EXTRACTORS[family])
+    if family in plugins("extractors"):
+        return load_plugin("extractors", family)
+    raise unknown("extractor", family, (*EXTRACTORS, *plugins("extractors")))
 
 
 def _load(name: str, layers: tuple[str, ...], weights: Path | None, device: str, precision: str) -> Extractor:

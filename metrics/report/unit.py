@@ -7,22 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..comparison.gap_report import Kept, Measurement
+from ..statistics.table import Metric, known_metrics, metric
 
-LABELS = {
-    "kid": "KID",
-    "fid": "FID",
-    "rbf": "RBF MMD",
-    "energy": "energy distance",
-    "cmmd": "CMMD",
-    "sliced-wasserstein": "sliced Wasserstein",
-    "c2st": "C2ST AUC",
+LABELS = {  # of what is kept
     "gradient-correlation": "gradient correlation",
     "edge-f-score": "edge F-score",
     "label-probe": "label probe",
 }
-FACTORS = {"kid": 1000.0, "rbf": 1000.0}  # papers print KID × 1000
-HIGHER = ("precision", "recall", "density", "coverage")  # closer to real when higher
-SHARES = (*HIGHER, "c2st")  # between 0 and about 1: three digits say enough
 
 
 @dataclass(frozen=True)
@@ -66,11 +57,11 @@ class Unit:
 
 def unit(name: str, measured: Sequence[Measurement]) -> Unit:
     """The unit of one statistic; the digits shown follow the standard errors, or are four figures without them."""
-    kind = name.partition("@")[0]
-    factor = FACTORS.get(kind, 1.0)
-    times = f" × {factor:.0f}" if factor != 1.0 else ""
-    digits = _digits(measured, factor)
-    return Unit(label_of(name) + times, factor, min(digits, 3) if kind in SHARES else digits, higher=kind in HIGHER)
+    facts = _facts(name)
+    times = f" × {facts.factor:.0f}" if facts.factor != 1.0 else ""
+    digits = _digits(measured, facts.factor)
+    shown = min(digits, 3) if facts.share else digits
+    return Unit(label_of(name) + times, facts.factor, shown, higher=facts.higher)
 
 
 def percent(measured: Measurement | Kept) -> Unit:
@@ -82,7 +73,13 @@ def percent(measured: Measurement | Kept) -> Unit:
 def label_of(name: str) -> str:
     """``kid@efficientnet-lite0`` -> ``KID``; a kind that is not known keeps its name."""
     kind = name.partition("@")[0]
-    return LABELS.get(kind, kind)
+    return LABELS.get(kind) or _facts(name).label
+
+
+def _facts(name: str) -> Metric:
+    """The metric's facts; a report may hold one whose package is not installed here."""
+    kind = name.partition("@")[0]
+    return metric(kind) if kind in known_metrics() else Metric(kind, kind)
 
 
 def p_value(p: float | None) -> str:

@@ -16,6 +16,7 @@ from ..comparison.gap_report import GapReport, Kept, Measurement, Resampled, Sli
 from ..errors import InputError
 from ..registry import unknown
 from .jackknife import Jackknife, jackknife
+from .table import known_metrics, metric
 
 FLAGS = {
     "after": "--metric {metrics}",
@@ -25,7 +26,6 @@ FLAGS = {
     "kept": "--before RAW",
     "slices": "--slice label",
 }
-SQUARED = ("kid", "rbf", "energy", "cmmd")  # squared distances
 Found = TypeVar("Found", bound=Measurement | Kept)
 NORMAL = 1.959963984540054  # 97.5 % quantile: the half width of a 95 % interval in standard errors is no less
 
@@ -156,7 +156,8 @@ def _plain(name: str, found: Measurement | Kept, reals: int) -> Estimate:
     width = max(high - found.value, found.value - low)  # an interval may be cut at the end of its range
     if se > 0 and not width >= 0.99 * NORMAL * se:
         return Estimate(name, found.value, None, math.nan, found.n, reals, reason="its interval and error disagree")
-    squared = isinstance(found, Measurement) and name.removeprefix("slices.").partition("@")[0] in SQUARED
+    kind = name.removeprefix("slices.").partition("@")[0]
+    squared = isinstance(found, Measurement) and kind in known_metrics() and metric(kind).squared
     dof = float(stdtridf(0.975, width / se)) if se > 0 and width / se > NORMAL * (1 + 1e-9) else math.inf
     return Estimate(name, found.value, se, dof, found.n, reals, squared=squared)
 
@@ -192,13 +193,12 @@ def _find(held: Sequence[Found], report: GapReport, budget: Budget) -> Found:
 
 def _missing(report: GapReport, budget: Budget, present: Sequence[str]) -> NoReturn:
     from ..comparison.kept import MEASURES  # imports torch, which a gate that finds everything does without
-    from .table import METRICS, SCORES
 
     kind, _, extractor = budget.metric.partition("@")
-    known = (*MEASURES, "label-probe") if budget.place == "kept" else METRICS
+    known = (*MEASURES, "label-probe") if budget.place == "kept" else known_metrics()
     if kind not in known:
         raise unknown("metric", kind, known)
-    if budget.place in ("closed", "change") and kind in SCORES:
+    if budget.place in ("closed", "change") and not metric(kind).distance:
         raise InputError(f"{budget}: {kind} is no distance, so no {budget.place} is measured. Bound it in [after].")
     if budget.place == "slices" and kind != "kid":
         raise InputError(f"{budget}: slices are measured by kid alone. Bound slices.kid.")

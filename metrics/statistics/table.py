@@ -1,173 +1,89 @@
-"""The statistics of a report by name: features of a set and of the reference in, one measurement out."""
+"""Every metric's facts, once: what it is called, how it is written, and what kind of number it is. Imports no torch.
+
+A package adds a metric through the entry point ``reverse_stylize.metrics``, whose name is the metric's and whose object
+is a :class:`Metric` with a ``function``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ..comparison.gap_report import Measurement
 from ..errors import InputError
-from ..features.extraction import FeatureSet, check_comparable
-from ..registry import unknown
-from .c2st import c2st
-from .cmmd import SCALE, cmmd
-from .frechet import frechet
-from .jackknife import interval
-from .kid import kid
-from .mmd import Mmd, energy, median_distance, rbf
-from .precision_recall import density_coverage, precision_recall
-from .sliced_wasserstein import sliced_wasserstein
+from ..registry import load_plugin, plugins, unknown
 
-DISTANCES = ("kid", "fid", "rbf", "energy", "cmmd", "sliced-wasserstein")  # without a gap 0, or a bias above it
-UNBIASED = ("kid", "rbf", "energy", "cmmd")  # their mean over samples of one distribution is 0
-SCORES = ("precision", "recall", "density", "coverage", "c2st")  # no distances: no gap closed
-METRICS = (*DISTANCES, *SCORES)
-LEAST_GROUPS = 20  # independent images a side below which balls to the nearest neighbours say nothing
-FEW_GROUPS = 8  # below this many independent real photos, say so
+if TYPE_CHECKING:
+    import torch
 
 
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """A measurement and, for kernel distances, the estimate behind it with its leave-one-out values."""
+@dataclass(frozen=True)
+class Metric:
+    """What is known of a metric without measuring anything.
 
-    measurement: Measurement
-    mmd: Mmd | None = None
-
-
-def check_metrics(names: Sequence[str]) -> None:
-    """Refuse an empty list or an unknown name.
-
-    Raises:
-        InputError: with near names.
+    Attributes:
+        name: as on the command line and in budgets: ``kid``.
+        label: as people read it: ``KID``.
+        distance: 0, or a bias above it, where there is no gap; so there is a *gap closed*. Else it is a score.
+        unbiased: its mean over samples of one distribution is 0.
+        squared: a squared distance, whose law is skewed.
+        higher: closer to real when higher.
+        share: lies between 0 and about 1, so that three digits say enough.
+        factor: what papers multiply it by.
+        function: of a metric from another package: features ``float32 [N,D]`` of a set and ``[M,D]`` of the reference,
+            and a seed, to a number. Built-in metrics, which have error bars, are in ``metrics.statistics.measure``.
     """
-    for name in names:
-        if name not in METRICS:
-            raise unknown("metric", name, METRICS)
-    if not names:
-        raise InputError(f"no metric named. Expected some of: {', '.join(METRICS)}.")
+
+    name: str
+    label: str
+    distance: bool = False
+    unbiased: bool = False
+    squared: bool = False
+    higher: bool = False
+    share: bool = False
+    factor: float = 1.0
+    function: Callable[[torch.Tensor, torch.Tensor, int], float] | None = None
 
 
-def measure(name: str, x: FeatureSet, real: FeatureSet, *, seed: int = 0) -> Measured:
-    """The statistic ``name`` (one of METRICS) of ``x`` against ``real``; ``seed`` decides projections and folds.
-
-    The RBF bandwidth is the median distance within ``real``, so that all sets measured against it share one scale.
-
-    Raises:
-        InputError: features of different extractors, or too few images.
-    """
-    check_comparable(x, real)
-    found = _MEASURES[name](x, real, seed)
-    return replace(found, measurement=replace(found.measurement, name=f"{name}@{x.extractor}"))
-
-
-def from_mmd(estimate: Mmd, real: FeatureSet) -> Measured:
-    """The measurement of a kernel distance, with its interval and what the reader must know."""
-    error = estimate.error
-    warnings = [] if error.reason is None else [f"No standard error: {error.reason}."]
-    groups = len(set(real.groups))
-    if groups < FEW_GROUPS:
-        warnings.append(
-            f"Only {groups} independent real photos: the error bar covers how these photos vary, and is itself rough."
-        )
-    low, high = interval(estimate.value, error) or (None, None)
-    measurement = Measurement("", estimate.value, error.se, low, high, estimate.n, estimate.m, tuple(warnings))
-    return Measured(measurement, estimate)
-
-
-def _scaled(estimate: Mmd, factor: float) -> Mmd:
-    error = estimate.error
-    return replace(
-        estimate,
-        value=factor * estimate.value,
-        error=replace(error, se=None if error.se is None else factor * error.se),
-        loo_x=factor * estimate.loo_x,
-        loo_y=factor * estimate.loo_y,
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("kid", "KID", distance=True, unbiased=True, squared=True, factor=1000.0),
+        Metric("fid", "FID", distance=True),
+        Metric("rbf", "RBF MMD", distance=True, unbiased=True, squared=True, factor=1000.0),
+        Metric("energy", "energy distance", distance=True, unbiased=True, squared=True),
+        Metric("cmmd", "CMMD", distance=True, unbiased=True, squared=True),
+        Metric("sliced-wasserstein", "sliced Wasserstein", distance=True),
+        Metric("precision", "precision", higher=True, share=True),
+        Metric("recall", "recall", higher=True, share=True),
+        Metric("density", "density", higher=True, share=True),
+        Metric("coverage", "coverage", higher=True, share=True),
+        Metric("c2st", "C2ST AUC", share=True),
     )
-
-
-def _kid(x: FeatureSet, real: FeatureSet, seed: int) -> Measured:
-    return from_mmd(kid(x.features, real.features, groups_x=x.groups, groups_y=real.groups), real)
-
-
-def _rbf(x: FeatureSet, real: FeatureSet, seed: int) -> Measured:
-    width = median_distance(real.features[::2], real.features[1::2])  # the pairs of all rows of the reference
-    return from_mmd(rbf(x.features, real.features, groups_x=x.groups, groups_y=real.groups, bandwidth=width), real)
-
-
-def _energy(x: FeatureSet, real: FeatureSet, seed: int) -> Measured:
-    return from_mmd(energy(x.features, real.features, groups_x=x.groups, groups_y=real.groups), real)
-
-
-def _cmmd(x: FeatureSet, real: FeatureSet, seed: int) -> Measured:
-    found = cmmd(x.features, real.features, groups_x=x.groups, groups_y=real.groups)
-    measured = from_mmd(_scaled(found.mmd, SCALE), real)
-    beside = found.warnings or (f"The published estimate, which is biased, is {found.published:.4g}.",)
-    warnings = (*measured.measurement.warnings, *beside)
-    return replace(measured, measurement=replace(measured.measurement, warnings=warnings))
-
-
-def _fid(x: FeatureSet, real: FeatureSet, seed: int) -> Measured:
-    found = frechet(x.features, real.features)
-    return _bare(found.value, x, real, found.warnings)
-
-
-def _sliced(x: FeatureSet, real: FeatureSet, seed: int) -> Measured:
-    found = sliced_wasserstein(x.features, real.features, seed=seed)
-    note = "Sliced Wasserstein distances are too high where images are few: read this one against the floor."
-    return _bare(found.value, x, real, (note,))
-
-
-def _c2st(x: FeatureSet, real: FeatureSet, seed: int) -> Measured:
-    found = c2st(x.features, real.features, groups_x=x.groups, groups_y=real.groups, seed=seed)
-    scatter = "Cross-validated with so few independent images the area can lie far below 0.5: go by the p-value."
-    warnings = (*found.warnings, scatter) if found.value < 0.4 else found.warnings
-    bare = _bare(found.value, x, real, warnings)
-    return replace(bare, measurement=replace(bare.measurement, p=found.p))
-
-
-def _precision_recall(part: str) -> Callable[[FeatureSet, FeatureSet, int], Measured]:
-    def measured(x: FeatureSet, real: FeatureSet, seed: int) -> Measured:
-        _check_neighbours(x, real)
-        found = precision_recall(x.features, real.features, groups_x=x.groups, groups_y=real.groups)
-        return _bare(getattr(found, part), x, real, found.warnings)
-
-    return measured
-
-
-def _density_coverage(part: str) -> Callable[[FeatureSet, FeatureSet, int], Measured]:
-    def measured(x: FeatureSet, real: FeatureSet, seed: int) -> Measured:
-        _check_neighbours(x, real)
-        found = density_coverage(x.features, real.features, groups_x=x.groups, groups_y=real.groups)
-        return _bare(getattr(found, part), x, real, found.warnings)
-
-    return measured
-
-
-def _check_neighbours(x: FeatureSet, real: FeatureSet) -> None:
-    """With few photos the ball around one reaches to all others, and everything seems plausible."""
-    few = min((len(set(one.groups)), one.root) for one in (x, real))
-    if few[0] < LEAST_GROUPS:
-        raise InputError(
-            f"{few[1]}: {few[0]} independent images, too few for nearest neighbours across them. Expected at least "
-            f"{LEAST_GROUPS}."
-        )
-
-
-def _bare(value: float, x: FeatureSet, real: FeatureSet, warnings: Sequence[str]) -> Measured:
-    """A measurement that has no error bar."""
-    return Measured(Measurement("", value, None, None, None, len(x), len(real), tuple(warnings)))
-
-
-_MEASURES: dict[str, Callable[[FeatureSet, FeatureSet, int], Measured]] = {
-    "kid": _kid,
-    "fid": _fid,
-    "rbf": _rbf,
-    "energy": _energy,
-    "cmmd": _cmmd,
-    "sliced-wasserstein": _sliced,
-    "precision": _precision_recall("precision"),
-    "recall": _precision_recall("recall"),
-    "density": _density_coverage("density"),
-    "coverage": _density_coverage("coverage"),
-    "c2st": _c2st,
 }
+DEFAULT_METRICS = ("kid", "fid")  # measured unless others are asked for
+
+
+def known_metrics() -> tuple[str, ...]:
+    """The names of all metrics, those of installed packages included."""
+    return tuple(dict.fromkeys((*METRICS, *plugins("metrics"))))
+
+
+def metric(name: str) -> Metric:
+    """The facts of a metric; ``kid@efficientnet-lite0`` is ``kid``.
+
+    Raises:
+        InputError: unknown name (near names are suggested), or a package's metric that breaks the contract.
+    """
+    kind = name.partition("@")[0]
+    if kind in METRICS:
+        return METRICS[kind]
+    if kind not in plugins("metrics"):
+        raise unknown("metric", kind, known_metrics())
+    found = load_plugin("metrics", kind)
+    if not isinstance(found, Metric) or found.name != kind or found.function is None:
+        raise InputError(
+            f"metric {kind!r} of another package: got {found!r:.80}. Expected a metrics.statistics.table.Metric of "
+            "that name with a function; metrics.validate.metric says what is missing."
+        )
+    return found

@@ -15,7 +15,8 @@ from metrics.errors import InputError
 from metrics.registry import unknown
 
 from ..shipped import shipped
-from ..styles import COPYING, DEFAULT_PRESET, LEARNT, PRESETS, chosen
+from ..styles import DEFAULT_PRESET, LEARNT, PRESETS, chosen
+from ..styles.methods import stages, style_method
 from .diffusion import COMMANDS as diffusion_commands
 from .progress import finish
 from .recipe import app as recipe
@@ -81,12 +82,12 @@ def patterns(
 
     Example: stylize patterns neural-fractal --class 17 > class17.json
     """
-    from ..patterns import FAMILIES, check_options, load_family
+    from ..patterns import check_options, family_summary, known_families, load_family
     from ..patterns.class_json import to_json
 
     if family is None:
-        width = max(map(len, FAMILIES))
-        print("\n".join(f"{name:<{width}}  {text}" for name, text in FAMILIES.items()))
+        width = max(map(len, known_families()))
+        print("\n".join(f"{name:<{width}}  {family_summary(name)}" for name in known_families()))
         return
     if class_id is not None and classes is not None:
         raise InputError("got both --class and --classes. Expected one of the two.")
@@ -175,7 +176,7 @@ def apply(
     header = bank.header
     _warn_unlicensed(header["unlicensed"])
     _warn_copying([method])
-    if "network" in method.split("+") and network is None:
+    if network is None and _is_trained(method):
         _warn_untrained(header)
     _warn_strange(bank, method, network)
     options: dict[str, Any] = {
@@ -381,7 +382,7 @@ def _chosen(method: str | None, strength: float | None, preset: str | None) -> t
 
 
 def _warn_copying(methods: Iterable[str]) -> None:
-    names = {stage for method in methods for stage in method.split("+")} & set(COPYING)
+    names = dict.fromkeys(stage for method in methods for stage, _ in stages(method) if style_method(stage).copies)
     if names:
         say(f"warning: {', '.join(names)} copies by design: results and style file hold pixels of the photos")
 
@@ -399,8 +400,9 @@ def _warn_untrained(header: Mapping[str, Any]) -> None:
 
 def _warn_strange(bank: StyleBank, method: str, network: Path | None) -> None:
     """Names the photos whose styles the network cannot paint; the method's name is checked where it is used."""
-    if "network" not in method.split("+") or "patches" not in bank.statistics:
+    if not _is_trained(method):
         return
+    bank.check_holds(method)
     strange = [
         source["photo"] for index, source in enumerate(bank.sources) if bank.painted(method, index, network) != method
     ]
@@ -409,6 +411,11 @@ def _warn_strange(bank: StyleBank, method: str, network: Path | None) -> None:
             f"note: the network was trained on no styles like {len(strange)} of {len(bank)}, from {_some(strange)}: "
             "`texture` paints these"
         )
+
+
+def _is_trained(method: str) -> bool:
+    """Whether a network that was trained takes part."""
+    return any(style_method(stage).fallback for stage, _ in stages(method))
 
 
 def _some(names: Iterable[str]) -> str:

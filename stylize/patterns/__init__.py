@@ -1,7 +1,8 @@
 """Formula-driven structure, by name: (seed, class, instance, size) -> image, the same pixels on any machine.
 
 A family is a module of this package, named like the family with underscores, that has what :class:`Family`
-says. To add one, write the module and add a line to the table.
+says. To add one, write the module and add a line to the table. Another package adds one through the entry point
+``reverse_stylize.families``, whose object is such a module; its first line says what it draws.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from metrics.registry import unknown
+from metrics.registry import load_plugin, plugins, unknown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,14 +47,26 @@ class Family(Protocol):
     # A family for segmentation also has render_with_mask(params, instance, size) -> (image, uint8 [size,size]).
 
 
+def known_families() -> tuple[str, ...]:
+    """The names of all families, those of installed packages included."""
+    return tuple(dict.fromkeys((*FAMILIES, *plugins("families"))))
+
+
+def family_summary(name: str) -> str:
+    """What the family called ``name`` draws, in one line; raises InputError as :func:`load_family`."""
+    return FAMILIES[name] if name in FAMILIES else (load_family(name).__doc__ or "").partition("\n")[0]
+
+
 def load_family(name: str) -> Family:
     """The family called ``name``.
 
     Raises:
-        InputError: the name is not in :data:`FAMILIES`; near names are suggested.
+        InputError: the name is neither in :data:`FAMILIES` nor that of an installed package; near names are suggested.
     """
     if name not in FAMILIES:
-        raise unknown("pattern family", name, FAMILIES)
+        if name not in plugins("families"):
+            raise unknown("pattern family", name, known_families())
+        return cast(Family, load_plugin("families", name))
     return cast(Family, import_module(f".{name.replace('-', '_')}", __name__))
 
 

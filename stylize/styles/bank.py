@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,14 +15,14 @@ from metrics.extractors.float_precision import ieee_float32
 from metrics.image_sets.items import ImageSet
 from metrics.image_sets.ledger import check_allowed, licences
 from metrics.image_sets.open import open_images
-from metrics.registry import unknown
 from metrics.seed import seed_for
 from metrics.threads import one_thread
 
-from . import DEFAULT_METHOD, LEARNT, LEVELLED, LEVELS, METHODS, style_file
+from . import DEFAULT_METHOD, LEARNT, style_file
 from .assignment import colours, descriptor
 from .flat import is_flat, with_mean
 from .gamut import soft_gamut
+from .methods import MethodModule, known_methods, stages, style_method
 from .photos import PhotoCrops, without_copies
 from .plausible import fault
 from .rows import Rows
@@ -68,7 +66,7 @@ class StyleBank:
             images: ``uint8 [N,3,H,W]`` sRGB.
             keys: the images' keys, N of them.
             strength: 0 (unchanged) to 1 (all of the style's statistics).
-            method: a name in :data:`METHODS`, or several joined by ``+``, applied in that order.
+            method: a name in :data:`stylize.styles.methods.METHODS`, or several joined by ``+``, applied in that order.
             plan: style index per key, as balanced assignment over a whole set gives; without it each key draws its
                 style at random, from the bank's seed and the key alone.
             network: weights of the method ``network``, from ``stylize train``; None: those that come along.
@@ -101,7 +99,7 @@ class StyleBank:
             module = _module(stage)
             style = self._style(module.STATISTICS, index, image.device)
             seeds = [seed_for(int(self.header["seed"]), stage, key)]
-            own = {"network": module.load(network)} if stage == "network" and network is not None else options
+            own = {"network": _painter(stage, network)} if network and style_method(stage).fallback else options
             result = soft_gamut(result, module.transfer(result, style, strength, seeds, **own))
         mean, variance = (values[0].to(image.device) for values in colours(self.descriptors[[index]]))
         if flat or is_flat(variance):
@@ -109,14 +107,16 @@ class StyleBank:
         return result.mul(255).round_().to(torch.uint8)
 
     def painted(self, method: str, index: int, network: Path | None = None) -> str:
-        """The method that a style gets: ``method``, with ``texture`` where its network knows no such styles."""
-        words = method.split("+")
-        if "network" not in words:
-            return method
-        painter = _module("network").load(*([] if network is None else [network]))
-        if painter.knows(self._style(_module("network").STATISTICS, index, self.descriptors.device)):
-            return method
-        return "+".join("texture" if word == "network" else word for word in words)
+        """The method that a style gets: ``method``, with the fallback of a stage whose network knows no such styles."""
+        return "+".join(self._known(word, index, network) for word in method.split("+"))
+
+    def _known(self, word: str, index: int, network: Path | None) -> str:
+        name = word.partition(":")[0]
+        fallback = style_method(name).fallback
+        if fallback is None:
+            return word
+        style = self._style(_module(name).STATISTICS, index, self.descriptors.device)
+        return word if _painter(name, network).knows(style) else fallback
 
     def _style(self, group: str, index: int, device: torch.device) -> dict[str, torch.Tensor]:
         return {name: values[[index]].to(device) for name, values in self.statistics[group].items()}
@@ -168,7 +168,7 @@ def learn(
 
     Args:
         photos: a folder of real images, or an image set.
-        methods: names in :data:`METHODS`, or several joined by ``+``.
+        methods: names in :data:`stylize.styles.methods.METHODS`, or several joined by ``+``.
         crops: crops per photo; each is one style.
         size: side of a crop in pixels, after resizing; best the side of the images to be stylised.
         seed: decides the crops, and the style that a key draws at random.
@@ -209,28 +209,6 @@ def learn(
     return _assembled(images.root, {**header, "sources": sources}, rows.tensors())
 
 
-def stages(method: str) -> list[tuple[str, dict[str, int]]]:
-    """The methods that ``colour+texture:2`` names, in order, and their options, here the number of levels.
-
-    Raises:
-        InputError: a name that is no style method, or levels that it does not have.
-    """
-    return [_stage(word) for word in method.split("+")]
-
-
-def _stage(word: str) -> tuple[str, dict[str, int]]:
-    name, colon, levels = word.partition(":")
-    if name not in METHODS:
-        raise unknown("style method", name, METHODS)
-    if not colon:
-        return name, {}
-    if name not in LEVELLED:
-        raise InputError(f"method {word}: {name} has no levels to choose from; {', '.join(LEVELLED)} have.")
-    if levels not in map(str, range(1, LEVELS + 1)):
-        raise InputError(f"method {word}: expected {name}:1 (the finest scale alone) to {name}:{LEVELS} (all).")
-    return name, {"levels": int(levels)}
-
-
 def check_strength(strength: float) -> None:
     """Raises InputError unless the strength lies in [0, 1]."""
     if not 0 <= strength <= 1:
@@ -247,8 +225,14 @@ def to_image(batch: torch.Tensor) -> np.ndarray:
     return batch[0].permute(1, 2, 0).contiguous().cpu().numpy()
 
 
-def _module(method: str) -> ModuleType:
-    return import_module(f".methods.{method}", __package__)
+def _module(method: str) -> MethodModule:
+    return style_method(method).load()
+
+
+def _painter(method: str, network: Path | None) -> Any:
+    """The network of a trained method: that of a file, or the one that comes along."""
+    module: Any = _module(method)
+    return module.load() if network is None else module.load(network)
 
 
 def _learn_all(image: torch.Tensor, groups: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -258,7 +242,8 @@ def _learn_all(image: torch.Tensor, groups: Sequence[str]) -> dict[str, torch.Te
 
 def _encoders(groups: Sequence[str]) -> dict[str, dict[str, str]]:
     """Name and fingerprint of the encoder behind the statistics of the groups that have one."""
-    used = {group: module.encoder() for group in groups if hasattr(module := _module(group), "encoder")}
+    modules: dict[str, Any] = {group: _module(group) for group in groups if style_method(group).encoder}
+    used = {group: module.encoder() for group, module in modules.items()}
     return {group: {"name": one.name, "fingerprint": one.fingerprint} for group, one in used.items()}
 
 
@@ -271,11 +256,13 @@ def _reference(groups: Sequence[str]) -> dict[str, torch.Tensor]:
 def _check_entries(path: Path, header: dict[str, Any], entries: style_file.Entries) -> None:
     """Raises InputError for entries that are not those of this program's methods, or of another number of styles."""
     groups = sorted({name.split("/", 1)[0] for name in entries} - {"descriptors"})
-    known = all(group in METHODS and group == _module(group).STATISTICS for group in groups)  # imports no other method
+    known = all(
+        group in known_methods() and group == _module(group).STATISTICS for group in groups
+    )  # imports no other method
     if not groups or not known:
         raise InputError(
             f"{path}: style bank with statistics of {', '.join(groups) or 'no method'}; this program knows "
-            f"{', '.join(METHODS)}. Learn it again: stylize learn PHOTOS {path}"
+            f"{', '.join(known_methods())}. Learn it again: stylize learn PHOTOS {path}"
         )
     held = header.get("encoders", {})
     for group, wanted in _encoders(groups).items():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 
-from . import LEVELLED, METHODS, PRESETS
+from . import PRESETS
+from .methods import METHODS, known_methods, style_method
 
 COLUMNS = {
     "closed@efficientnet-lite0": "lite0",
@@ -16,6 +17,7 @@ COLUMNS = {
     "seconds": "seconds",
     "mebibytes": " MiB",
 }
+LEVELLED = [name for name, method in METHODS.items() if method.levels > 1]
 LEGEND = (
     "lite0, lite2: share of the gap to held-out photos closed, by two networks; structure: gradient correlation; "
     "labels: label probe; copies: share of copied patches; seconds: per image of 256 px on one core; MiB: peak memory. "
@@ -25,8 +27,9 @@ LEGEND = (
 
 def table() -> str:
     """A line per method, composition and preset, each with its measured row; blank where nothing was measured."""
+    summaries = {name: style_method(name).summary for name in known_methods()}
     measured = json.loads((files(__package__) / "leaderboard.json").read_text(encoding="utf-8"))
-    rows = [(name, name, text) for name, text in METHODS.items()]
+    rows = [(name, name, text) for name, text in summaries.items()]
     rows += [(name, name, "first the one, then the other") for name in measured if "+" in name]
     points = [(f"--preset {name}", *point) for name, point in PRESETS.items()]
     presets = [

@@ -35,8 +35,9 @@ from metrics.seed import seed_for
 from metrics.statistics.kid import kid
 from metrics.threads import one_thread
 
-from ..styles import ASSIGNMENTS, LEVELLED, LEVELS, TUNED
+from ..styles import ASSIGNMENTS, TUNED
 from ..styles.bank import StyleBank, learn, to_batch, to_image
+from ..styles.methods import style_method
 from ..styles.photos import check_losses
 from ..version import __version__
 from ..writing.apply import content_digest, make_plan
@@ -291,8 +292,9 @@ def _run(trial: OptunaTrial, objective: Objective, methods: Sequence[str], budge
     first = trial.suggest_categorical("first", list(methods))
     second = trial.suggest_categorical("second", [NOTHING, *methods])
     names = [first] if second in (NOTHING, first) else [first, second]
-    levels = trial.suggest_int("levels", 1, LEVELS) if set(names) & set(LEVELLED) else LEVELS
-    method = "+".join(f"{name}:{levels}" if levels < LEVELS and name in LEVELLED else name for name in names)
+    levelled = {name: most for name in names if (most := style_method(name).levels) > 1}
+    levels = trial.suggest_int("levels", 1, max(levelled.values())) if levelled else 1
+    method = "+".join(f"{name}:{levels}" if levels < levelled.get(name, 0) else name for name in names)
     strength = trial.suggest_float("strength", 0.2, 1.0)
     assignment = trial.suggest_categorical("assignment", list(ASSIGNMENTS))
     trial.set_user_attr("method", method)

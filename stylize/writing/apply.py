@@ -27,7 +27,8 @@ from metrics.registry import unknown
 from ..engines.local import check_going_on, in_parallel
 from ..styles import ASSIGNMENTS, chosen
 from ..styles.assignment import assign, costs, descriptor
-from ..styles.bank import StyleBank, check_strength, stages, to_batch, to_image
+from ..styles.bank import StyleBank, check_strength, to_batch, to_image
+from ..styles.methods import stages, style_method
 from ..styles.methods.network import read_network
 from ..styles.photos import check_losses
 from ..version import __version__
@@ -68,7 +69,7 @@ def iter_apply(
         style: a style bank, as :meth:`StyleBank.save` writes it.
         synthetic: a folder of images, or another source that :func:`metrics.image_sets.open.open_images` reads.
         out: the folder to fill; new, empty, or an earlier run of the same configuration.
-        method: one of :data:`stylize.styles.METHODS`, or several joined by ``+``.
+        method: one of :data:`stylize.styles.methods.METHODS`, or several joined by ``+``.
         strength: 0 (unchanged) to 1 (all of the style's statistics). Without method and strength: the preset ``fast``.
         assignment: ``balanced`` (optimal transport between contents and styles) or ``random``.
         network: weights of the method ``network``, from ``stylize train``; None: those that come along.
@@ -137,10 +138,10 @@ def _claim(out: Path, images: ImageSet, suffix: str) -> None:
 
 def check_network(method: str, network: str | Path | None) -> None:
     """Raises InputError for an unknown method, or weights that the method does not use or that cannot be used."""
-    names = [name for name, _ in stages(method)]
+    trained = [name for name, _ in stages(method) if style_method(name).fallback]
     if network is None:
         return
-    if "network" not in names:
+    if not trained:
         raise InputError(f"{network}: the method {method} uses no network. Leave --network out, or: --method network")
     read_network(Path(network))
 

@@ -12,24 +12,7 @@ from metrics.image_sets.decode import ImageError
 from metrics.image_sets.items import Item
 from metrics.memory import out_of_memory
 
-from ..styles.bank import stages
-
-MEGAPIXELS = {
-    "colour": 16.0,
-    "histogram": 16.0,
-    "fda": 14.0,
-    "texture": 14.0,
-    "patches": 14.0,
-    "regions": 8.5,
-    "spectrum": 6.5,
-    "network": 4.2,
-    "crops": 4.2,
-    "pyramid": 2.0,
-    "gmm": 2.0,
-    "sliced": 2.0,
-    "gatys": 1.5,
-    "nnst": 1.5,
-}
+from ..styles.methods import stages, style_method
 
 
 def read_for(item: Item, method: str) -> np.ndarray:
@@ -46,7 +29,7 @@ def read_for(item: Item, method: str) -> np.ndarray:
 
 def check_size(width: int, height: int, method: str) -> None:
     """Raises ImageError for an image that is larger than one of the method's stages takes."""
-    most = min(MEGAPIXELS[stage] for stage, _ in stages(method))
+    most = min(style_method(stage).megapixels for stage, _ in stages(method))
     if width * height > most * 1e6:
         raise ImageError(
             f"too large: {width}x{height}, at most {most:g} megapixels for the method {method}; shrink it first"
