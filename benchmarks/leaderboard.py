@@ -40,8 +40,9 @@ from metrics.image_sets.items import ImageSet
 from metrics.image_sets.open import open_images
 from metrics.statistics.kid import kid
 from stylize import render
-from stylize.styles import METHODS, PRESETS
+from stylize.styles import PRESETS
 from stylize.styles.bank import CROPS, learn
+from stylize.styles.methods import METHODS
 from stylize.writing.apply import make_plan
 
 ROOT = Path(__file__).parent.parent

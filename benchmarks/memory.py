@@ -115,11 +115,11 @@ def numbers(part: str, folder: Path) -> Iterator[tuple[str, float]]:
 def pixels(folder: Path) -> Iterator[tuple[str, float]]:
     """Peaks of apply against megapixels: the presets, then every method at its limit."""
     from stylize.styles import PRESETS
-    from stylize.writing.size_limit import MEGAPIXELS
+    from stylize.styles.methods import METHODS
 
     photos = fill(folder / "photos", 4, 160, 160)
     presets = [(name, method, size) for name, (method, _) in PRESETS.items() for size in (1.0, 4.0)]
-    for name, method, size in [*presets, *(("limit", *row) for row in MEGAPIXELS.items())]:
+    for name, method, size in [*presets, *(("limit", name, method.megapixels) for name, method in METHODS.items())]:
         width = 1000 if size < 2 else 2000
         style = folder / f"{method}.safetensors"
         peak("learn_photos", photos, style, "1", method)

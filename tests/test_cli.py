@@ -11,7 +11,8 @@ import pytest
 
 from metrics.commands import main as gap_cli
 from stylize.commands import main as stylize_cli
-from stylize.styles import DEFAULT_METHOD, METHODS, PRESETS
+from stylize.styles import DEFAULT_METHOD, PRESETS
+from stylize.styles.methods import METHODS
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ def test_styles_lists_every_method_its_measured_row_and_the_presets(command):
     code, stdout, stderr = command("stylize", "styles")
     assert code == 0 and "gradient correlation" in stderr
     lines = {line.split()[0]: line for line in stdout.splitlines() if line.strip()}
-    assert all(text in lines[name] for name, text in METHODS.items())
+    assert all(method.summary in lines[name] for name, method in METHODS.items())
     measured = json.loads((Path(stylize_cli.__file__).parents[1] / "styles/leaderboard.json").read_text())
     assert f"{measured[DEFAULT_METHOD]['closed@efficientnet-lite2']:.2f}" in lines[DEFAULT_METHOD]
     for name, (method, strength) in PRESETS.items():

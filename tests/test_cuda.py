@@ -16,9 +16,11 @@ from metrics.image_sets.open import open_images
 from metrics.statistics.kid import kid
 from stylize.commands.main import app
 from stylize.patterns import FAMILIES, load_family
-from stylize.styles import METHODS, SLOW
 from stylize.styles.bank import learn
 from stylize.styles.encoders import load_encoder
+from stylize.styles.methods import METHODS
+
+SLOW = [name for name, method in METHODS.items() if method.slow]
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 ROOT = Path(__file__).parents[1]

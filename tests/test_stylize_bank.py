@@ -13,9 +13,12 @@ from metrics.errors import InputError
 from metrics.image_sets.decode import sha256
 from metrics.image_sets.ledger import licences
 from metrics.image_sets.open import open_images
-from stylize.styles import LEVELLED, METHODS, SLOW
 from stylize.styles.bank import StyleBank, learn, to_batch
 from stylize.styles.gamut import soft_gamut
+from stylize.styles.methods import METHODS
+
+SLOW = [name for name, method in METHODS.items() if method.slow]
+LEVELLED = [name for name, method in METHODS.items() if method.levels > 1]
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import torch
 from typer.testing import CliRunner
 
 from stylize.commands.main import app
-from stylize.styles import METHODS, SLOW
 from stylize.styles.bank import learn, to_batch
 from stylize.styles.flat import with_mean
-from stylize.styles.methods import network, patches
+from stylize.styles.methods import METHODS, network, patches
+
+SLOW = [name for name, method in METHODS.items() if method.slow]
 
 SIDE = 32
 SKY = (176, 193, 205)

@@ -6,9 +6,9 @@ import ot
 import pytest
 import torch
 
-from stylize.styles import METHODS, assignment, leaderboard
+from stylize.styles import assignment, leaderboard
 from stylize.styles.gamut import soft_gamut
-from stylize.styles.methods import colour, patches, texture
+from stylize.styles.methods import METHODS, colour, patches, texture
 from stylize.styles.methods.gaussian_transport import QUANTISATION, square_root, transport
 
 
@@ -311,8 +311,8 @@ def test_table_shows_the_measured_rows_of_methods_and_presets(tmp_path, monkeypa
     monkeypatch.setattr(leaderboard, "PRESETS", {"fast": ("patches", 0.5), "strong": ("texture", 1.0)})
     head, *lines = leaderboard.table().splitlines()
     found = {line.split("  ")[0]: line for line in lines if line}
-    assert set(METHODS) < set(found) and all(METHODS[name] in found[name] for name in METHODS)
-    assert found["colour"].split("  ")[-1] == METHODS["colour"]
+    assert set(METHODS) < set(found) and all(METHODS[name].summary in found[name] for name in METHODS)
+    assert found["colour"].split("  ")[-1] == METHODS["colour"].summary
     assert found["colour"].split()[1:5] == ["0.25", "-0.50", "0.012", "400"]
     assert found["patches"].split() == ["patches", *METHODS["patches"].split()]
     assert found["--preset fast"].split()[2:] == ["0.88", *["--method", "patches", "--strength", "0.5"]]
