@@ -2,7 +2,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-slow chaos check clean
+.PHONY: demo test test-slow chaos check coverage docs clean
 
 demo: $(VENV)/installed      ## render, stylise, measure; writes demo/report.html
 	$(BIN)/stylize demo demo
@@ -24,6 +24,12 @@ check: $(VENV)/installed-test ## formatter, linter, types
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
+coverage: $(VENV)/installed-test ## which lines no test reaches; writes htmlcov/index.html
+	$(BIN)/python -m pytest -n 2 --cov=stylize --cov=metrics --cov-branch --cov-report=html --cov-report=term:skip-covered
+
+docs: $(VENV)/installed-docs ## the site, offline, in site/; a warning is an error
+	$(BIN)/mkdocs build --strict --quiet
+
 $(BIN)/python:
 	python3 -m venv $(VENV)
 
@@ -35,5 +41,9 @@ $(VENV)/installed-test: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@ $(VENV)/installed
 
+$(VENV)/installed-docs: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $@ $(VENV)/installed
+
 clean:
-	rm -rf demo $(VENV)
+	rm -rf demo site htmlcov .coverage $(VENV)

@@ -17,8 +17,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .version import __version__ as __version__
-
 if TYPE_CHECKING:
     from .diffusion.generate import generate as generate
     from .diffusion.generate import iter_generate as iter_generate
@@ -37,9 +35,11 @@ if TYPE_CHECKING:
     from .writing.apply import apply as apply
     from .writing.apply import iter_apply as iter_apply
     from .writing.render import iter_render as iter_render
+    from .version import __version__ as __version__
     from .writing.render import render as render
 
 _HOMES = {
+    "__version__": ".version",
     "PatternDataset": ".patterns.dataset",
     "Sampler": ".diffusion.sampler",
     "StyleBank": ".styles.bank",
@@ -59,7 +59,7 @@ _HOMES = {
     "train": ".training.train",
     "tune": ".tuning.search",
 }
-__all__ = ["__version__", *_HOMES]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import sysconfig
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """The folder of an environment's commands; the dependencies are borrowed, this clone is not to be seen."""
-    pytest.importorskip("hatchling", reason="the build backend is not installed")
+    pytest.importorskip("hatch_vcs", reason="the build backend is not installed")
     root = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", root, ROOT]
@@ -55,7 +54,17 @@ def test_it_is_not_the_clone(use, installed):
 @pytest.mark.parametrize("name", ["stylize", "domain-gap"])
 def test_commands_answer(use, name):
     assert f"Usage: {name}" in use(name, "--help")
-    assert use(name, "--version") == f"reverse-stylize {version('reverse-stylize')}\n"
+    version = use("python", "-c", "import stylize; print(stylize.__version__)")
+    assert use(name, "--version") == f"reverse-stylize {version}"
+
+
+def test_version_is_the_commits(use):
+    code = "from importlib.metadata import version; print(version('reverse-stylize'))"
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    tagged = subprocess.run(["git", "describe", "--tags", "--exact-match"], cwd=ROOT, capture_output=True)
+    if commit.returncode or not tagged.returncode:
+        pytest.skip("no clone, or a release")
+    assert f"+g{commit.stdout[:7]}" in use("python", "-c", code)
 
 
 def test_a_recipe_is_copied_and_starts(use):
