@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from .training.train import train as train
     from .tuning.search import iter_tune as iter_tune
     from .tuning.search import tune as tune
+    from .version import __version__ as __version__
     from .writing.apply import apply as apply
     from .writing.apply import iter_apply as iter_apply
     from .writing.render import iter_render as iter_render
-    from .version import __version__ as __version__
     from .writing.render import render as render
 
 _HOMES = {
