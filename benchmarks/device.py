@@ -17,7 +17,7 @@ import torch
 from metrics.extractors import load_extractor
 from metrics.statistics.kid import kid
 from stylize.patterns import FAMILIES, load_family
-from stylize.styles import METHODS, SLOW
+from stylize.styles.methods import METHODS
 from stylize.styles.bank import learn
 
 PHOTOS = Path(__file__).parent.parent / "assets" / "photos" / "learn"
@@ -31,7 +31,7 @@ def main() -> None:
     print("| what | CPU, images/s | device, images/s | ratio |\n|---|---|---|---|")
     images = torch.cat([rendered("neural-fractal", k) for k in range(BATCH)])
     bank, keys = learn(PHOTOS, methods=list(METHODS), crops=1, size=SIZE), [str(k) for k in range(BATCH)]
-    for method in (name for name in METHODS if name not in SLOW):
+    for method in (name for name, facts in METHODS.items() if not facts.slow):
         row(method, lambda batch, method=method: bank.transfer(batch, keys[: len(batch)], method=method), images, 1)
     for name in FAMILIES:
         family = load_family(name)
