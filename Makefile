@@ -28,7 +28,7 @@ coverage: $(VENV)/installed-test ## which lines no test reaches; writes htmlcov/
 	$(BIN)/python -m pytest -n 2 --cov=stylize --cov=metrics --cov-branch --cov-report=html --cov-report=term:skip-covered
 
 docs: $(VENV)/installed-docs ## the site, offline, in site/; a warning is an error
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 $(BIN)/python:
 	python3 -m venv $(VENV)

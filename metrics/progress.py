@@ -6,6 +6,7 @@ same steps. The maths never prints.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
@@ -77,5 +78,10 @@ def to_the_end(iterate: Callable[P, Iterator[S]]) -> Callable[P, S]:
         return deque(iterate(*args, **options), maxlen=1)[0]  # there is a step even when nothing was left to do
 
     work.__name__ = work.__qualname__ = iterate.__name__.removeprefix("iter_")
-    work.__doc__ = (iterate.__doc__ or "").replace("yields", "returns the last of", 1)
+    work.__doc__ = of_twin(iterate.__doc__ or "")
     return work
+
+
+def of_twin(docstring: str) -> str:
+    """The docstring of ``name``, made from that of ``iter_name``."""
+    return re.sub(r"Yields:\n(\s+)(.)", lambda at: f"Returns:\n{at[1]}The last of: {at[2].lower()}", docstring)

@@ -48,7 +48,7 @@ def assert_domain_gap(
         confidence: of every one-sided bound; None is that of the file, or 0.95.
         on_inconclusive: ``fail``, ``skip`` the test, or ``pass``, when there are too few images to tell.
         report: a folder to write the report to, pass or not.
-        options: budgets by metric (``kid=0.02``, ``sliced_wasserstein=1.0``), each a maximum, but a minimum for
+        **options: budgets by metric (``kid=0.02``, ``sliced_wasserstein=1.0``), each a maximum, but a minimum for
             precision, recall, density and coverage; and options of ``compare`` (``before``, ``crops``, ...). Without
             ``metrics``, those that have a budget are measured; without ``permutations``, there is no permutation test.
 

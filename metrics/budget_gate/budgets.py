@@ -75,7 +75,15 @@ class Budget:
 
 @dataclass(frozen=True)
 class Budgets:
-    """Bounds that all must hold, and the one-sided ``confidence`` at which each is decided."""
+    """Bounds that all must hold.
+
+    Attributes:
+        budgets: at least one.
+        confidence: the one-sided confidence at which each is decided.
+
+    Raises:
+        InputError: no budget, or a confidence out of range.
+    """
 
     budgets: tuple[Budget, ...]
     confidence: float = CONFIDENCE

@@ -87,6 +87,9 @@ def compare(
         seed: decides crops, splits, permutations and projections.
         progress: called with every step of every part of the work, e.g. to draw a bar.
 
+    Returns:
+        Every number with its error bar, what survived, which images are to blame, and what the reader must know.
+
     Raises:
         InputError: a set that is missing, empty or too small; unknown metric, slice or extractor.
     """

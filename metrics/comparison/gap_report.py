@@ -188,13 +188,27 @@ class Example:
 class GapReport:
     """Everything a report shows. Plain data: ``dataclasses.asdict`` of it is the JSON document.
 
-    ``closed`` holds, per metric, gap closed = 1 − (after − floor) / (before − floor) as a fraction with its
-    standard error, and ``kept`` what of the raw images survives; both are empty without a 'before' row. ``extractor``
-    holds name, fingerprint and preprocessing; ``config`` the resolved run configuration and versions; ``licences`` the
-    ledger rows of the real images, and ``unlicensed`` the keys of those without one. ``change`` is, per metric, after −
-    before with the standard error that their shared reference allows; ``profile`` the distance of the set under test
-    by layers of the network, from low to high. ``most_synthetic`` and ``least_covered`` name the images that explain
-    the gap, worst first; ``points`` is a map of both sets.
+    Attributes:
+        reference: the real images that all rows are measured against.
+        rows: ``before``, ``after`` and ``floor``, as far as they were given, with their measurements.
+        closed: per metric, gap closed = 1 − (after − floor) / (before − floor) as a fraction with its standard error;
+            empty without a row ``before``.
+        extractor: name, fingerprint and preprocessing.
+        config: the resolved run configuration, and versions.
+        licences: ledger rows of the real images.
+        examples: rows of the grid of images.
+        unlicensed: keys of the real images without a licence.
+        kept: what of the raw images survives; empty without a row ``before``.
+        change: per metric, after − before with the standard error that their shared reference allows.
+        permuted: the permutation test; None: not made.
+        profile: the distance of the set under test by layers of the network, from low to high.
+        slices: parts of the set under test, each measured by itself.
+        low_level: how the sets differ in brightness, colour, contrast, spectrum, sharpness and edges.
+        most_synthetic: the images under test that explain the gap, worst first.
+        least_covered: the real images that the set under test covers least, worst first.
+        points: a map of both sets.
+        resampled: leave-one-out values, for comparison with a later report.
+        schema: version of the document.
     """
 
     reference: SetSummary
@@ -218,5 +232,12 @@ class GapReport:
     schema: int = field(default=SCHEMA)
 
     def row(self, role: str) -> Row | None:
-        """The row with this role, or None."""
+        """One row of the report.
+
+        Args:
+            role: ``before``, ``after`` or ``floor``.
+
+        Returns:
+            The row, or None where that set was not given.
+        """
         return next((row for row in self.rows if row.role == role), None)

@@ -115,6 +115,9 @@ def audit(
         device: where correlations are computed.
         progress: called with every step of every part of the work.
 
+    Returns:
+        The share of patches found in ``real``, the share of false alarms among held-out photos, and the clearest cases.
+
     Raises:
         InputError: a set that is missing or empty; fewer than three different photos in all, or two held out.
     """

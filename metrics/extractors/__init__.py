@@ -46,6 +46,9 @@ def load_extractor(
         precision: ``float32``, or ``bfloat16`` for autocast: faster where the processor knows it, not comparable with
             float32 features (another fingerprint), and less exact.
 
+    Returns:
+        ``uint8 [N,3,H,W] -> float32 [N,D]``, with its name and fingerprint.
+
     Raises:
         InputError: unknown name or layer (near names are suggested), missing or unusable weights, or no such device.
     """

@@ -35,10 +35,19 @@ MOST_SILENT = 256  # images from the cache between two steps of progress
 class FeatureSet:
     """Features of the images of one root that could be read, in the set's order, and where they come from.
 
-    ``features`` is ``float32 [N,D]`` on the CPU; ``keys``, ``labels`` and ``groups`` have N entries, and so have
-    ``tags`` unless nothing is known about the images. ``extractor``, ``fingerprint`` and ``preprocessing`` are the
-    extractor's own. ``skipped`` names each whole image that belongs to the set and could not be had, and why, beside
-    the ``photos`` whole images that were read (0: as many as rows); ``notes`` say what was passed over and is no image.
+    Attributes:
+        features: ``float32 [N,D]`` on the CPU.
+        keys: N of them, as of the images.
+        labels: N of them.
+        groups: N of them; images of one group are not independent.
+        extractor: the extractor's name.
+        fingerprint: of its weights and preprocessing.
+        preprocessing: the extractor's own, for people.
+        root: the set, as people know it.
+        skipped: each whole image that belongs to the set and could not be had, and why.
+        tags: N of them, or none where nothing is known about the images.
+        photos: whole images that were read; 0: as many as rows.
+        notes: what was passed over and is no image.
     """
 
     features: torch.Tensor
@@ -58,7 +67,14 @@ class FeatureSet:
         return len(self.keys)
 
     def subset(self, rows: Sequence[int]) -> FeatureSet:
-        """The features of these rows, in this order; ``skipped``, ``photos`` and ``notes`` stay as they are."""
+        """The features of some rows; ``skipped``, ``photos`` and ``notes`` stay as they are.
+
+        Args:
+            rows: their positions, in the order that is wanted.
+
+        Returns:
+            The set of these rows.
+        """
         return replace(
             self,
             features=self.features[list(rows)],
@@ -69,7 +85,11 @@ class FeatureSet:
         )
 
     def save(self, path: Path) -> None:
-        """Write a ``.safetensors`` file: the facts in its header, one JSON record of all rows as a byte tensor."""
+        """Write a ``.safetensors`` file: the facts in its header, one JSON record of all rows as a byte tensor.
+
+        Args:
+            path: the file to write; it is replaced in one step.
+        """
         rows = {
             "keys": self.keys,
             "labels": self.labels,
@@ -92,6 +112,12 @@ class FeatureSet:
     @classmethod
     def load(cls, path: Path) -> FeatureSet:
         """Read what ``save`` wrote.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The set that was saved.
 
         Raises:
             InputError: no such file, damaged, another schema, or rows that do not match the features.
@@ -274,6 +300,16 @@ def iter_extract(
         for step in work:
             bar.update(step.done)
         features = work.result
+
+    Args:
+        images: as :func:`extract` takes them.
+        extractor: of :func:`metrics.extractors.load_extractor`.
+        batch_size: images per forward pass.
+        workers: threads that read images; None: one for every processor, at most 8.
+        cache: keeps features for the next run.
+
+    Returns:
+        An iterable of steps, whose ``result`` is there after the last.
 
     Raises:
         InputError: as :func:`extract`, while it is iterated.

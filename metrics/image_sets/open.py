@@ -54,6 +54,12 @@ def open_images(source: Any) -> ImageSet:
     ``notes``. Archives are data from strangers: nothing is unpacked to disk, and
     unsafe names, links, bombs and encryption are refused.
 
+    Args:
+        source: one of the table.
+
+    Returns:
+        The images in the order of their keys; none is decoded yet.
+
     Raises:
         InputError: missing, empty or broken source, one of a kind that is not known, or two images with one key.
     """

@@ -34,6 +34,10 @@ def write_report(report: GapReport, folder: str | Path) -> None:
     Everything is rendered first and each file replaces its predecessor in one step, so that a reader never sees half
     a file. Characters that UTF-8 cannot hold (from undecodable file names) are written as backslash escapes.
 
+    Args:
+        report: of ``compare``.
+        folder: where to write; earlier reports in it are replaced.
+
     Raises:
         InputError: the folder cannot be made or written to.
     """

@@ -10,7 +10,13 @@ from .document import from_json
 
 
 def read_report(path: str | Path) -> GapReport:
-    """The report at ``path``: a report.json, or the folder that holds one.
+    """Read a report that ``write_report`` wrote.
+
+    Args:
+        path: a report.json, or the folder that holds one.
+
+    Returns:
+        The report, equal to the one that was written.
 
     Raises:
         InputError: it cannot be read, or is no report of this version.

@@ -47,6 +47,13 @@ def frechet(x: Features, y: Features) -> Frechet:
     Covariances have denominator N − 1. Rounding can leave about −1e-13 of the traces where the distance is 0; the
     value is then 0.
 
+    Args:
+        x: features ``[N,D]``.
+        y: features ``[M,D]``.
+
+    Returns:
+        The value, and the bias to expect at these sizes where that can be said.
+
     Raises:
         InputError: as ``metrics.statistics.kid.kid``.
     """

@@ -33,7 +33,7 @@ def iter_generate(
     workers: int = 1,
     progress: Callback = silent,
 ) -> Iterator[Progress]:
-    """Write ``per_class`` images of every class; yields a step for every shard.
+    """Write ``per_class`` images of every class.
 
     OUT gets ``<class>/<index>.png``, ``metadata.jsonl`` (label, prompt, seed, sampling options, digests of model and
     embedding of each) and ``run.json``. An interrupted run continues where it stopped. An image's start and noise come
@@ -51,6 +51,9 @@ def iter_generate(
         quality: 1 to 100, for JPEG and WebP.
         workers: processes of one thread each, for the CPU.
         progress: called with every step, too.
+
+    Yields:
+        How far the run is, at its start and after every shard.
 
     Raises:
         InputError: unsuitable classes, embedding, model or prompt; two classes with one prompt; a number out of range;

@@ -112,9 +112,10 @@ class Inversion:
         self.step = 0
 
     def train(self, save_every: int, validate_every: int) -> Iterator[InversionStep]:
-        """Learn; yields every step, or the last without its losses where OUT is finished.
+        """Learn; writes OUT and its state every ``save_every`` steps and at the end.
 
-        Writes OUT and its state every ``save_every`` steps and at the end.
+        Yields:
+            Every step, or the last without its losses where OUT is finished.
         """
         if self.finished:
             yield InversionStep(self.settings.steps, self.settings.steps, math.nan, math.nan)

@@ -62,7 +62,7 @@ def iter_invert(
     validate_every: int = 0,
     progress: Callback = silent,
 ) -> Iterator[InversionStep]:
-    """Learn an embedding of the images in ``real``; yields every step.
+    """Learn an embedding of the images in ``real``.
 
     OUT (``*.safetensors``, key = the placeholder) loads in any diffusers pipeline of the same model through
     ``load_textual_inversion``. Beside it: ``OUT.csv``, the loss on a fixed batch, noise and times; sheets of validation
@@ -90,6 +90,9 @@ def iter_invert(
         save_every: steps between two saved states.
         validate_every: steps between two sheets of validation images; 0: none.
         progress: called with every step, too.
+
+    Yields:
+        Every optimiser step with its losses; one step without them where OUT is finished.
 
     Raises:
         InputError: a number out of range; an unsuitable token, initialiser or class name; an unreadable image; a single

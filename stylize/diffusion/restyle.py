@@ -51,7 +51,7 @@ def iter_restyle(
     max_errors: int = MAX_ERRORS,
     progress: Callback = silent,
 ) -> Iterator[Progress]:
-    """Write a restyled copy of ``synthetic`` with the same tree, keys and labels; yields a step for every shard.
+    """Write a restyled copy of ``synthetic`` with the same tree, keys and labels.
 
     Images become squares: the central square, resized, not stretched. OUT is as
     :func:`stylize.diffusion.generate.generate` makes it; each row has the columns of its source as well, see
@@ -70,6 +70,9 @@ def iter_restyle(
         workers: processes of one thread each, for the CPU.
         max_errors: how many unreadable images are skipped and listed before the run stops.
         progress: called with every step, too.
+
+    Yields:
+        How far the run is, at its start and after every shard.
 
     Raises:
         InputError: unsuitable embedding, model, prompt or label; a number out of range; masks, which would no longer

@@ -94,7 +94,14 @@ class Sampler:
         return self.embedding is not None and Path(self.embedding).is_dir()
 
     def files(self) -> dict[str, Path]:
-        """The files of the embedding: none, itself as '', or by class those in the folder of a class-wise one."""
+        """The files of the embedding.
+
+        Returns:
+            None, itself as '', or by class those in the folder of a class-wise one.
+
+        Raises:
+            InputError: a folder without embeddings.
+        """
         if self.embedding is None:
             return {}
         path = Path(self.embedding)
@@ -107,11 +114,26 @@ class Sampler:
         return files
 
     def describe(self) -> dict[str, Any]:
-        """What of it decides pixels: for ``run.json`` and for every row of ``metadata.jsonl``."""
+        """What of it decides pixels.
+
+        Returns:
+            Facts for ``run.json`` and for every row of ``metadata.jsonl``.
+        """
         return self._loaded[1] | {name: getattr(self, name) for name in DESCRIBED}
 
     def prompt(self, template: str, label: str) -> str:
-        """The sentence for a class; raises InputError when the model would not read all of it."""
+        """The sentence for a class.
+
+        Args:
+            template: with ``{class}`` and ``{token}`` where they are wanted.
+            label: the name of the class.
+
+        Returns:
+            The sentence, with the token of the embedding.
+
+        Raises:
+            InputError: the model would not read all of it, or has no embedding of the class.
+        """
         check_template(template, self.embedding is not None)
         token, ids = self._token(label)
         prompt = fill(template, label, token)
@@ -125,7 +147,15 @@ class Sampler:
         return tokens.get(label if self.class_wise else "", ("", []))
 
     def options(self, prompts: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
-        """Arguments of a call of the pipeline: every image has a generator of its own."""
+        """Arguments of a call of the pipeline: every image has a generator of its own.
+
+        Args:
+            prompts: N sentences.
+            seeds: N numbers, of which every image's noise comes.
+
+        Returns:
+            Keyword arguments of a diffusers pipeline.
+        """
         return {
             "prompt": list(prompts),
             "negative_prompt": [self.negative] * len(seeds),

@@ -82,7 +82,14 @@ class PatternDataset(Dataset[tuple[Any, Any]]):
         return sample, target if self.target_transform is None else self.target_transform(target)
 
     def parameters(self, label: int) -> Any:
-        """The parameters of one class, searched for when first asked."""
+        """The parameters of one class, searched for when first asked.
+
+        Args:
+            label: index of the class.
+
+        Returns:
+            An instance of the family's ``Parameters``.
+        """
         if self._given is not None:
             return self._given[label]
         if label not in self._sampled:

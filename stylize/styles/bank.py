@@ -35,11 +35,13 @@ SIZE = 256
 class StyleBank:
     """M styles: where each comes from, its descriptor ``float32 [M,D]`` and the methods' statistics ``[M,...]``.
 
-    ``statistics`` are those of the methods that were asked for when it was learnt. ``sources[i]`` holds ``key``
-    (``photo#crop``), ``photo`` and ``box`` (left, top, side in pixels of the photo). ``header`` holds the learning
-    configuration, ``licences`` (ledger rows), ``unlicensed`` (photos without one; ``unasserted`` has their rows),
-    ``skipped`` (photos that could not be read, with the reason), ``notes`` (what was passed over) and ``encoders``
-    (name and fingerprint of the network behind a method's statistics).
+    Attributes:
+        sources: M times ``key`` (``photo#crop``), ``photo`` and ``box`` (left, top, side in pixels of the photo).
+        descriptors: ``float32 [M,D]``, by which styles are assigned.
+        statistics: by method, of those that were asked for when it was learnt.
+        header: the learning configuration, ``licences`` (ledger rows), ``unlicensed`` (photos without one;
+            ``unasserted`` has their rows), ``skipped`` (photos that could not be read, with the reason), ``notes``
+            (what was passed over) and ``encoders`` (name and fingerprint of the network behind a method's statistics).
     """
 
     sources: tuple[Mapping[str, Any], ...]
@@ -107,7 +109,16 @@ class StyleBank:
         return result.mul(255).round_().to(torch.uint8)
 
     def painted(self, method: str, index: int, network: Path | None = None) -> str:
-        """The method that a style gets: ``method``, with the fallback of a stage whose network knows no such styles."""
+        """The method that a style gets, which is another where a network knows no such styles.
+
+        Args:
+            method: a name in :data:`stylize.styles.methods.METHODS`, or several joined by ``+``.
+            index: of the style.
+            network: weights of the method ``network``; None: those that come along.
+
+        Returns:
+            ``method``, with the fallback of every stage whose network does not know the style.
+        """
         return "+".join(self._known(word, index, network) for word in method.split("+"))
 
     def _known(self, word: str, index: int, network: Path | None) -> str:
@@ -122,7 +133,14 @@ class StyleBank:
         return {name: values[[index]].to(device) for name, values in self.statistics[group].items()}
 
     def check_holds(self, method: str) -> None:
-        """Raises InputError for an unknown method, or one whose statistics were not learnt."""
+        """Refuse a method that this bank cannot paint.
+
+        Args:
+            method: a name in :data:`stylize.styles.methods.METHODS`, or several joined by ``+``.
+
+        Raises:
+            InputError: an unknown method, or one whose statistics were not learnt.
+        """
         for stage, _ in stages(method):
             if _module(stage).STATISTICS not in self.statistics:
                 raise InputError(
@@ -131,11 +149,22 @@ class StyleBank:
                 )
 
     def random_style(self, key: str) -> int:
-        """The style that ``key`` draws when there is no plan."""
+        """The style that an image draws when there is no plan.
+
+        Args:
+            key: the image's key.
+
+        Returns:
+            Index of the style, from the bank's seed and the key alone.
+        """
         return seed_for(int(self.header["seed"]), "style", key) % len(self)
 
     def save(self, path: str | Path) -> None:
-        """Write the bank as safetensors, its header as JSON metadata; the same bank gives the same bytes."""
+        """Write the bank as safetensors, its header as JSON metadata; the same bank gives the same bytes.
+
+        Args:
+            path: the file to write; it is replaced in one step.
+        """
         tensors = {f"{method}/{name}": t for method, held in self.statistics.items() for name, t in held.items()}
         tensors["descriptors"] = self.descriptors
         style_file.write(Path(path), {**self.header, "sources": list(self.sources)}, tensors)
@@ -143,6 +172,12 @@ class StyleBank:
     @staticmethod
     def load(path: str | Path) -> StyleBank:
         """Read a bank that :meth:`save` wrote.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The bank, with the statistics of the methods that it was learnt for.
 
         Raises:
             InputError: missing, not safetensors, not a style bank, of another version, or damaged.
@@ -174,6 +209,9 @@ def learn(
         seed: decides the crops, and the style that a key draws at random.
         max_errors: how many photos that cannot be read are left out and listed before learning stops.
         allow: licences that photos may have, as SPDX names them; any, or none, where this is empty.
+
+    Returns:
+        One style for every crop, with the licences of the photos.
 
     Raises:
         InputError: no readable photo, or too many that are not; a photo under no licence that is allowed; unknown

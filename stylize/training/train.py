@@ -93,7 +93,7 @@ def iter_train(
     architecture: Mapping[str, int] = ARCHITECTURE,
     progress: Callback = silent,
 ) -> Iterator[TrainingStep]:
-    """Train a network for the style method ``network``; yields every step.
+    """Train a network for the style method ``network``.
 
     OUT is written every SAVE_EVERY steps and at the end; beside it lies ``OUT.training``, which holds what resuming
     needs until training is finished. The same call again continues, and gives the weights that an uninterrupted run
@@ -112,6 +112,9 @@ def iter_train(
         max_errors: how many unreadable images are left out and listed, on either side, before training is refused.
         architecture: sizes of :class:`stylize.styles.methods.network.Stylizer`.
         progress: called with every step, too.
+
+    Yields:
+        Every step with its losses.
 
     Raises:
         InputError: a number out of range, no readable image on either side, OUT holds something else, another process

@@ -73,7 +73,7 @@ def iter_tune(
     max_errors: int = MAX_ERRORS,
     progress: Callback = silent,
 ) -> Iterator[Trial]:
-    """Search, and yield every trial as it ends; a search that was interrupted continues where it stopped.
+    """Search for the method and strength that close most of the gap within a budget; continues where it stopped.
 
     OUT gets ``style.safetensors`` (learnt from the ``learn`` photos), ``study.sqlite3`` (Optuna's storage) and
     ``config.json``. The sequence of trials depends on the arguments alone, also across interruptions.
@@ -94,6 +94,9 @@ def iter_tune(
         device: where the network runs.
         max_errors: how many images of a set may be lost; ``errors.jsonl`` and the notes of the first trial name them.
         progress: called with every trial, too.
+
+    Yields:
+        Every trial as it ends.
 
     Raises:
         InputError: too many images are lost, Optuna is missing, bad photos, images or numbers, OUT lies among the
@@ -139,7 +142,16 @@ def iter_tune(
 
 
 def tune(real: Any, synthetic: Any, out: str | Path, **options: Any) -> Trial:
-    """Search as :func:`iter_tune`, with the same options; returns the best trial of the study.
+    """Search for the method and strength that close most of the gap within a budget; continues where it stopped.
+
+    Args:
+        real: photos, as :func:`iter_tune` takes them.
+        synthetic: the images to stylise.
+        out: folder of the study.
+        **options: the others of :func:`iter_tune`.
+
+    Returns:
+        The best trial of the study.
 
     Raises:
         InputError: as :func:`iter_tune`; no trial keeps the budget.

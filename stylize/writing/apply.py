@@ -57,7 +57,7 @@ def iter_apply(
     max_errors: int = MAX_ERRORS,
     progress: Callback = silent,
 ) -> Iterator[Progress]:
-    """Write a stylised copy of ``synthetic`` with the same tree, keys and labels; yields a step for every shard.
+    """Write a stylised copy of ``synthetic`` with the same tree, keys and labels.
 
     OUT gets the images, ``metadata.jsonl`` (every column of the input's, and the provenance of each image, see
     :func:`stylize.writing.manifest.carried`), copies of the masks and other companions that the input's
@@ -80,6 +80,9 @@ def iter_apply(
         shard_size: images per shard, the unit of resuming.
         max_errors: how many unreadable images are skipped and listed before the run stops.
         progress: called with every step, too.
+
+    Yields:
+        How far the run is, at its start and after every shard.
 
     Raises:
         InputError: see :class:`stylize.writing.job.Job`; unknown method or format; strength or quality out of range.

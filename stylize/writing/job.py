@@ -125,10 +125,13 @@ class Job:
         shard_size: int = SHARD_SIZE,
         max_errors: int = MAX_ERRORS,
     ) -> Iterator[Progress]:
-        """Process every key and publish the folder; yields progress after each shard.
+        """Process every key and publish the folder.
 
         The task gets the keys of a shard, or, of a mapping, its values: a worker holds no more than its own shards.
         Neither ``workers``, ``shard_size`` nor the order of completion changes a byte of the result.
+
+        Yields:
+            How far the run is, at its start and after every shard.
 
         Raises:
             InputError: more than ``max_errors`` items failed, or all of them; finished shards are kept.

@@ -46,7 +46,7 @@ def iter_render(
     shard_size: int = SHARD_SIZE,
     progress: Callback = silent,
 ) -> Iterator[Progress]:
-    """Write ``classes`` × ``per_class`` images of a pattern family; yields a step for every shard.
+    """Write ``classes`` × ``per_class`` images of a pattern family.
 
     Every image is a pure function of (family, seed, class, instance, size). OUT gets ``<class>/<instance>.png``,
     ``metadata.jsonl`` and ``run.json``; a family with masks (seg-contours) also ``masks/<class>/<instance>.png``, 8-bit
@@ -66,6 +66,9 @@ def iter_render(
         quality: 1 to 100, for JPEG and WebP.
         shard_size: images per shard, the unit of resuming.
         progress: called with every step, too.
+
+    Yields:
+        How far the run is, at its start and after every shard.
 
     Raises:
         InputError: unknown family or format, a number out of range, or see :class:`stylize.writing.job.Job`.

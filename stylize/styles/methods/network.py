@@ -68,9 +68,13 @@ class Stylizer(nn.Module):
     ``known_mean [84]`` and ``known_precision [84,84]`` are of the codes of the styles that it was trained on.
 
     Args:
-        half, quarter, eighth: channels at 1/2, 1/4 and 1/8 of the resolution.
+        half: channels at 1/2 of the resolution.
+        quarter: channels at 1/4.
+        eighth: channels at 1/8.
         style: width of the style's hidden code.
-        blocks_half, blocks_quarter, blocks_eighth: residual blocks at each resolution.
+        blocks_half: residual blocks at 1/2 of the resolution.
+        blocks_quarter: residual blocks at 1/4.
+        blocks_eighth: residual blocks at 1/8.
     """
 
     def __init__(
