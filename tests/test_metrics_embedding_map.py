@@ -1,11 +1,7 @@
-import sys
-from types import ModuleType
-
 import numpy as np
 import pytest
 import torch
 
-import metrics.comparison.embedding_map
 from metrics.comparison.embedding_map import embedding_map
 from metrics.errors import InputError
 
@@ -26,7 +22,7 @@ def test_pca_equals_the_eigenvectors_of_the_covariance(d):
     result = embedding_map(x, torch.from_numpy(y))
     np.testing.assert_allclose(np.concatenate([result.x, result.y]), (pooled - pooled.mean(0)) @ axes, atol=1e-9)
     assert result.explained == pytest.approx((values[-1] / values.sum(), values[-2] / values.sum()), rel=1e-9)
-    assert (result.x.shape, result.y.shape, result.method) == ((30, 2), (20, 2), "pca")
+    assert (result.x.shape, result.y.shape) == ((30, 2), (20, 2))
 
 
 def test_signs_do_not_depend_on_order_or_offset():
@@ -50,40 +46,8 @@ def test_axes_that_do_not_exist_are_zero():
     assert still.explained == (0, 0)
 
 
-def test_umap_is_asked_for_the_plane_with_a_seed_of_its_own(monkeypatch):
-    asked = []
-
-    class Umap:
-        def __init__(self, **options):
-            asked.append(options)
-
-        def fit_transform(self, features):
-            return features[:, :2].astype(np.float32)
-
-    module = ModuleType("umap")
-    module.UMAP = Umap
-    monkeypatch.setitem(sys.modules, "umap", module)
-    monkeypatch.setattr(metrics.comparison.embedding_map, "find_spec", lambda name: module)
-    x, y = draws()
-    result = embedding_map(x, y, "umap", seed=3)
-    np.testing.assert_allclose(result.x, x[:, :2], rtol=1e-6)
-    np.testing.assert_allclose(result.y, y[:, :2], rtol=1e-6)
-    assert (result.method, result.explained) == ("umap", None)
-    embedding_map(x, y, "umap", seed=4)
-    assert asked[0]["n_components"] == 2
-    assert asked[0]["random_state"] != asked[1]["random_state"]
-
-
-def test_umap_without_its_package_names_the_command(monkeypatch):
-    monkeypatch.setattr(metrics.comparison.embedding_map, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install umap-learn\. Or use the map 'pca'"):
-        embedding_map(*draws(), "umap")
-
-
 def test_bad_input_is_refused():
     x, y = draws()
-    with pytest.raises(InputError, match=r"unknown map 'pcaa'\. Did you mean 'pca'"):
-        embedding_map(x, y, "pcaa")
     with pytest.raises(InputError, match=r"y has NaN or infinite features in 1 row\(s\): 2"):
         embedding_map(x, np.where(np.arange(20)[:, None] == 2, np.nan, y))
     with pytest.raises(InputError, match=r"x has 1 row\(s\)"):

@@ -265,3 +265,22 @@ def test_too_small_a_perturbation_is_warned_of(tmp_path):
         out = tmp_path / f"{size} {delta}"
         render("one-fractal", out, classes=12, per_class=1, size=size, options={"delta": delta})
         assert ("classes look alike" in "\n".join(health(out).lines())) == alike, (size, delta, health(out))
+
+
+@pytest.mark.parametrize("family", ["neural-fractal", "fractaldb", "seg-contours", "dead-leaves"])
+def test_a_device_draws_the_same_set(family, tmp_path):
+    """The tensors' path, which a GPU takes, on the CPU under another name."""
+    size = {"size": 64, "classes": 2, "per_class": 3}
+    render(family, tmp_path / "cpu", **size)
+    render(family, tmp_path / "device", **size, device="cpu:0")
+    here, there = tree(tmp_path / "cpu"), tree(tmp_path / "device")
+    assert json.loads(there.pop("run.json"))["config"]["device"] == "cpu" and here.pop("run.json")
+    assert here == there
+    with pytest.raises(InputError, match="device 'nowhere' cannot be used here"):
+        render(family, tmp_path / "other", **size, device="nowhere")
+
+
+def test_a_family_without_tensors_is_drawn_on_the_cpu_alone(tmp_path, monkeypatch):
+    monkeypatch.delattr("stylize.patterns.visual_atom.render_torch")
+    with pytest.raises(InputError, match="visual-atom is drawn on the CPU alone. Leave --device out"):
+        render("visual-atom", tmp_path / "out", device="cpu:0")

@@ -314,7 +314,7 @@ def test_table_shows_the_measured_rows_of_methods_and_presets(tmp_path, monkeypa
     assert set(METHODS) < set(found) and all(METHODS[name].summary in found[name] for name in METHODS)
     assert found["colour"].split("  ")[-1] == METHODS["colour"].summary
     assert found["colour"].split()[1:5] == ["0.25", "-0.50", "0.012", "400"]
-    assert found["patches"].split() == ["patches", *METHODS["patches"].split()]
+    assert found["patches"].split() == ["patches", *METHODS["patches"].summary.split()]
     assert found["--preset fast"].split()[2:] == ["0.88", *["--method", "patches", "--strength", "0.5"]]
     assert found["--preset strong"].split()[2:] == ["1.00", *["--method", "texture", "--strength", "1"]]
     assert found["--preset fast"].index("0.88") < found["--preset fast"].index("--method") < len(head) + 30

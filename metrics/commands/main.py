@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
+from ..statistics.table import METRICS
 from .terminal import bar, path, run, say, version
 
 if TYPE_CHECKING:
     from ..features.cache import FeatureCache
 
 SOURCES = "a folder, zip, tar shards, file list, glob or saved Hugging Face dataset"
-NAMES = "kid, fid, rbf, energy, cmmd, sliced-wasserstein, precision, recall, density, coverage, c2st"
 
 EXTRACTORS = (
     "efficientnet-lite0, efficientnet-lite2, inception[:clean|:torchmetrics], dinov2[:vitl14], clip, random-conv or "
@@ -53,7 +53,7 @@ def compare(
     weights: Annotated[
         Path | None, typer.Option(help="File or folder with the weights, instead of a download.", parser=path)
     ] = None,
-    metric: Annotated[str, typer.Option(help=f"Comma-separated: {NAMES}.")] = "kid,fid",
+    metric: Annotated[str, typer.Option(help=f"Comma-separated: {', '.join(METRICS)}.")] = "kid,fid",
     permutations: Annotated[int, typer.Option(min=0, help="Deals of the permutation test; 0: no test.")] = 199,
     slice_: Annotated[
         list[str] | None, typer.Option("--slice", help="Also by 'label' or a column of metadata.jsonl; repeatable.")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..comparison.pair import Features, check_pair
-from ..errors import InputError
+from ..errors import InputError, UndefinedError
 from ..seed import generator
 from .frechet import frechet
 
@@ -46,13 +46,13 @@ def frechet_infinity(x: Features, y: Features, *, draws: int = 3, seed: int = 0)
     ordinary least squares on 1/N. Small negative values are possible where there is no gap.
 
     Raises:
-        InputError: as ``metrics.statistics.kid.kid``; fewer than 4 D images on a side (a line needs N to double); no
-            draw.
+        InputError: as ``metrics.statistics.kid.kid``; no draw.
+        UndefinedError: fewer than 4 D images on a side (a line needs N to double).
     """
     x, y = check_pair(x, y)
     least, most = 2 * x.shape[1], min(len(x), len(y))
     if most < 2 * least:
-        raise InputError(
+        raise UndefinedError(
             f"{len(x)} and {len(y)} images of {x.shape[1]} features. Expected at least 4 D = {2 * least} on each side: "
             "below 2 D the Fréchet distance is not linear in 1/N. Use kid, which has no bias, or fewer features."
         )

@@ -11,13 +11,16 @@ from ..features.extraction import FeatureSet, check_comparable
 from .c2st import c2st
 from .cmmd import SCALE, cmmd
 from .frechet import frechet
+from .frechet_infinity import frechet_infinity
 from .jackknife import interval
 from .kid import kid
+from .kid_subsets import kid_subsets
 from .mmd import Mmd, energy, median_distance, rbf
 from .precision_recall import density_coverage, precision_recall
 from .sliced_wasserstein import sliced_wasserstein
 from .table import Metric, known_metrics, metric
 
+SUBSET = 1000  # images of a subset of published KIDs
 LEAST_GROUPS = 20  # independent images a side below which balls to the nearest neighbours say nothing
 FEW_GROUPS = 8  # below this many independent real photos, say so
 
@@ -112,6 +115,19 @@ def _fid(x: FeatureSet, real: FeatureSet, seed: int) -> Measured:
     return _bare(found.value, x, real, found.warnings)
 
 
+def _kid_subsets(x: FeatureSet, real: FeatureSet, seed: int) -> Measured:
+    """As papers publish it; the smaller set as a whole where it has fewer images than a subset."""
+    size = min(SUBSET, len(x), len(real))
+    found = kid_subsets(x.features, real.features, size=size)
+    spread = f"Mean over random subsets of {size} images; their spread, {found.std:.2g}, is no standard error: see kid."
+    return _bare(found.mean, x, real, (spread,))
+
+
+def _fid_infinity(x: FeatureSet, real: FeatureSet, seed: int) -> Measured:
+    found = frechet_infinity(x.features, real.features, seed=seed)
+    return _bare(found.value, x, real, (f"Extrapolated to endless images; the line fits to {found.fit_se:.2g}.",))
+
+
 def _sliced(x: FeatureSet, real: FeatureSet, seed: int) -> Measured:
     found = sliced_wasserstein(x.features, real.features, seed=seed)
     note = "Sliced Wasserstein distances are too high where images are few: read this one against the floor."
@@ -161,7 +177,9 @@ def _bare(value: float, x: FeatureSet, real: FeatureSet, warnings: Sequence[str]
 
 _MEASURES: dict[str, Callable[[FeatureSet, FeatureSet, int], Measured]] = {
     "kid": _kid,
+    "kid-subsets": _kid_subsets,
     "fid": _fid,
+    "fid-infinity": _fid_infinity,
     "rbf": _rbf,
     "energy": _energy,
     "cmmd": _cmmd,

@@ -49,7 +49,9 @@ METRICS = {
     metric.name: metric
     for metric in (
         Metric("kid", "KID", distance=True, unbiased=True, squared=True, factor=1000.0),
+        Metric("kid-subsets", "KID of random subsets", distance=True, unbiased=True, squared=True, factor=1000.0),
         Metric("fid", "FID", distance=True),
+        Metric("fid-infinity", "FID extrapolated", distance=True),
         Metric("rbf", "RBF MMD", distance=True, unbiased=True, squared=True, factor=1000.0),
         Metric("energy", "energy distance", distance=True, unbiased=True, squared=True),
         Metric("cmmd", "CMMD", distance=True, unbiased=True, squared=True),

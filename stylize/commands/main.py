@@ -55,6 +55,7 @@ def render(
     workers: Workers = CORES,
     format: Format = "png",
     quality: Quality = 90,
+    device: Annotated[str, typer.Option(help="cpu or cuda: the same images, drawn a shard at a time.")] = "cpu",
 ) -> None:
     """Render a labelled pattern dataset.
 
@@ -64,7 +65,7 @@ def render(
     from ..writing.render import iter_render
 
     options: dict[str, Any] = {"classes": classes, "per_class": per_class, "size": size, "seed": seed}
-    options |= {"workers": workers, "format": format, "quality": quality, "options": _options(option)}
+    options |= {"workers": workers, "format": format, "quality": quality, "options": _options(option), "device": device}
     finish(iter_render(family, out, **options), "render", out)
     for line in health(out).lines():
         say(line)
