@@ -6,6 +6,7 @@ Functions do the work and return a result; ``progress=`` takes a callable, and t
 ``render``, ``PatternDataset``                   a labelled set of a pattern family: as files, or made when it is read
 ``learn``, ``StyleBank``                         the look of real photos
 ``apply``                                        a stylised copy of a set, with the same names and labels
+``Stylize``, ``StylizedDataset``, ``transfer``   as augmentation in a data loader; one image and one photo
 ``tune``, ``train``                              search for a method within a budget; train the network on own photos
 ``Sampler``, ``invert``, ``generate``,           dataset style inversion: learn a word for a whole set, generate with
 ``restyle``                                      it, restyle with it
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from .styles.bank import learn as learn
     from .training.train import iter_train as iter_train
     from .training.train import train as train
+    from .transform import Stylize as Stylize
+    from .transform import StylizedDataset as StylizedDataset
+    from .transform import transfer as transfer
     from .tuning.search import iter_tune as iter_tune
     from .tuning.search import tune as tune
     from .version import __version__ as __version__
@@ -43,6 +47,8 @@ _HOMES = {
     "PatternDataset": ".patterns.dataset",
     "Sampler": ".diffusion.sampler",
     "StyleBank": ".styles.bank",
+    "Stylize": ".transform",
+    "StylizedDataset": ".transform",
     "apply": ".writing.apply",
     "generate": ".diffusion.generate",
     "invert": ".diffusion.invert",
@@ -57,6 +63,7 @@ _HOMES = {
     "render": ".writing.render",
     "restyle": ".diffusion.restyle",
     "train": ".training.train",
+    "transfer": ".transform",
     "tune": ".tuning.search",
 }
 __all__ = [*_HOMES]

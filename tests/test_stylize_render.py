@@ -282,5 +282,5 @@ def test_a_device_draws_the_same_set(family, tmp_path):
 
 def test_a_family_without_tensors_is_drawn_on_the_cpu_alone(tmp_path, monkeypatch):
     monkeypatch.delattr("stylize.patterns.visual_atom.render_torch")
-    with pytest.raises(InputError, match="visual-atom is drawn on the CPU alone. Leave --device out"):
+    with pytest.raises(InputError, match="visual-atom is drawn on the CPU alone"):
         render("visual-atom", tmp_path / "out", device="cpu:0")

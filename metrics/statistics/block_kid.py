@@ -85,11 +85,7 @@ class BlockKid:
         Raises:
             InputError: another extractor or block size, or an image that both have seen.
         """
-        if (self.fingerprint, self.dimensions, self.size) != (other.fingerprint, other.dimensions, other.size):
-            raise InputError(
-                f"block KIDs of extractors {self.fingerprint!r} and {other.fingerprint!r}, {self.dimensions} and "
-                f"{other.dimensions} features, blocks of {self.size} and {other.size}. Expected the same of both."
-            )
+        self._refuse_other(other)
         self._refuse_repeats(other._waiting, other.values)
         self.values.update(other.values)
         for side in SIDES:
@@ -111,6 +107,31 @@ class BlockKid:
         error = jackknife(rest) if count > 1 else Jackknife(None, None, "one block; a standard error needs two")
         left_out = sum(len(rows) for rows in self._waiting.values())
         return BlockKidValue(total / count, error, count, self.size, left_out)
+
+    def waiting(self, side: str) -> torch.Tensor:
+        """The features ``float32 [n,D]`` of images of ``side`` that are in no complete block, by position."""
+        rows = self._waiting[side]
+        return torch.stack([rows[position] for position in sorted(rows)]) if rows else torch.empty(0, self.dimensions)
+
+    def append(self, other: BlockKid) -> None:
+        """Add everything that ``other`` has seen as if its images had come after ours, whatever their positions were.
+
+        Complete blocks stay as they are; the rest fill blocks of both.
+
+        Raises:
+            InputError: another extractor or block size.
+        """
+        self._refuse_other(other)
+        first = min((0, *self.values))
+        self.values |= {first - 1 - number: other.values[block] for number, block in enumerate(sorted(other.values))}
+        for side in SIDES:
+            if len(rows := other.waiting(side)):
+                self.extend(side, rows)
+
+    def extend(self, side: str, batch: Features) -> None:
+        """Add ``batch [B,D]`` after all images of ``side`` that have come; errors as of ``update``."""
+        waiting = max(self._waiting[side], default=-1) + 1
+        self.update(side, max(waiting, (max(self.values, default=-1) + 1) * self.size), batch)
 
     def save(self, path: Path) -> None:
         """Write a ``.safetensors`` file, whole or not at all."""
@@ -163,6 +184,13 @@ class BlockKid:
         self._waiting[side].update(rows)
         for block in sorted({position // self.size for position in rows}):
             self._finish(block)
+
+    def _refuse_other(self, other: BlockKid) -> None:
+        if (self.fingerprint, self.dimensions, self.size) != (other.fingerprint, other.dimensions, other.size):
+            raise InputError(
+                f"block KIDs of extractors {self.fingerprint!r} and {other.fingerprint!r}, {self.dimensions} and "
+                f"{other.dimensions} features, blocks of {self.size} and {other.size}. Expected the same of both."
+            )
 
     def _refuse_repeats(self, rows: Mapping[str, Mapping[int, torch.Tensor]], values: Mapping[int, float]) -> None:
         """Images that are here already; nothing has been added yet."""
