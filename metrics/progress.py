@@ -70,18 +70,34 @@ def iterates(work: Callable[P, Iterator[S]]) -> Callable[P, Iterator[S]]:
     return steps
 
 
-def to_the_end(iterate: Callable[P, Iterator[S]]) -> Callable[P, S]:
-    """The twin of ``iter_name`` that does the work and returns the last step, under the name without ``iter_``."""
+def twin_of(iterate: Callable[P, Any], returns: str = "The last of") -> Callable[[Callable[..., T]], Callable[P, T]]:
+    """Give the function that does the whole work of ``iter_name`` its parameters, and the name without ``iter_``.
 
-    @wraps(iterate)
-    def work(*args: P.args, **options: P.kwargs) -> S:
+    Its docstring is that of ``iter_name`` with ``Returns``, which begins with ``returns``, in the place of ``Yields``.
+    """
+
+    def named(work: Callable[..., T]) -> Callable[P, T]:
+        @wraps(iterate)
+        def twin(*args: P.args, **options: P.kwargs) -> T:
+            return work(*args, **options)
+
+        twin.__name__ = twin.__qualname__ = iterate.__name__.removeprefix("iter_")
+        twin.__doc__ = of_twin(iterate.__doc__ or "", returns)
+        return twin
+
+    return named
+
+
+def to_the_end(iterate: Callable[P, Iterator[S]]) -> Callable[P, S]:
+    """The twin of ``iter_name`` that does the work and returns the last step."""
+
+    @twin_of(iterate)
+    def work(*args: Any, **options: Any) -> S:
         return deque(iterate(*args, **options), maxlen=1)[0]  # there is a step even when nothing was left to do
 
-    work.__name__ = work.__qualname__ = iterate.__name__.removeprefix("iter_")
-    work.__doc__ = of_twin(iterate.__doc__ or "")
     return work
 
 
-def of_twin(docstring: str) -> str:
+def of_twin(docstring: str, returns: str = "The last of") -> str:
     """The docstring of ``name``, made from that of ``iter_name``."""
-    return re.sub(r"Yields:\n(\s+)(.)", lambda at: f"Returns:\n{at[1]}The last of: {at[2].lower()}", docstring)
+    return re.sub(r"Yields:\n(\s+)(.)", lambda at: f"Returns:\n{at[1]}{returns}: {at[2].lower()}", docstring)

@@ -5,8 +5,10 @@ After a change that is meant: ``python tests/test_api_surface.py > tests/api_sur
 
 import inspect
 import json
+import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -37,12 +39,12 @@ def told(value):
 
 
 def parameters(value):
-    return str(inspect.signature(value)).replace("'", "")
+    return re.sub(r" at 0x[0-9a-f]+", "", str(inspect.signature(value)).replace("'", ""))
 
 
 def surface():
     return {
-        module: {name: told(getattr(sys.modules[module], name)) for name in sorted(names)}
+        module: {name: told(getattr(import_module(module), name)) for name in sorted(names)}
         for module, names in MODULES.items()
     }
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -30,7 +31,7 @@ from metrics.features.extraction import FeatureSet, extract
 from metrics.files import write_atomically
 from metrics.image_sets.items import ImageSet, Item
 from metrics.image_sets.open import open_images
-from metrics.progress import Callback, iterates, silent
+from metrics.progress import Callback, iterates, silent, twin_of
 from metrics.seed import seed_for
 from metrics.statistics.kid import kid
 from metrics.threads import one_thread
@@ -141,6 +142,7 @@ def iter_tune(
             notes = ()
 
 
+@twin_of(iter_tune, "The best trial of the study, of")
 def tune(real: Any, synthetic: Any, out: str | Path, **options: Any) -> Trial:
     """Search for the method and strength that close most of the gap within a budget; continues where it stopped.
 
