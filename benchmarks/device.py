@@ -17,8 +17,8 @@ import torch
 from metrics.extractors import load_extractor
 from metrics.statistics.kid import kid
 from stylize.patterns import FAMILIES, load_family
-from stylize.styles.methods import METHODS
 from stylize.styles.bank import learn
+from stylize.styles.methods import METHODS
 
 PHOTOS = Path(__file__).parent.parent / "assets" / "photos" / "learn"
 SIZE, BATCH, REPEATS = 256, 8, 3

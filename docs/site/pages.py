@@ -26,8 +26,18 @@ PAGES = {
     "stylize/styles/methods/network.md": "cards/network.md",
 }
 ROOMS = {
-    "stylize": "patterns styles diffusion writing training tuning engines validate".split(),
-    "metrics": "image_sets extractors features statistics comparison budget_gate copy_audit report validate".split(),
+    "stylize": ["patterns", "styles", "diffusion", "writing", "training", "tuning", "engines", "validate"],
+    "metrics": [
+        "image_sets",
+        "extractors",
+        "features",
+        "statistics",
+        "comparison",
+        "budget_gate",
+        "copy_audit",
+        "report",
+        "validate",
+    ],
 }
 ROOM = """# {0}
 
