@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -10,10 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from ..errors import InputError, UndefinedError
+from ..errors import InputError
 from ..extractors import DEFAULT, load_extractor, load_levels
 from ..extractors.extractor import Extractor
 from ..features.cache import FeatureCache
@@ -21,14 +17,15 @@ from ..features.extraction import FeatureSet
 from ..image_sets.items import ImageSet
 from ..image_sets.ledger import licences
 from ..progress import Callback, silent
-from ..statistics.measure import Measured, check_metrics, measure
-from ..statistics.noise_floor import noise_floor
+from ..spread import spread
+from ..statistics.measure import Measured, check_metrics
 from ..statistics.permutation import PermutationTest, permutation_test
 from ..statistics.table import DEFAULT_METRICS, metric
 from .closed import change, gap_closed
 from .explain import EXPLAINED, causes
-from .gap_report import Example, GapReport, Kept, Measurement, Permuted, Resampled, Row, SetSummary
+from .gap_report import Example, GapReport, Kept, Measurement, Permuted, Resampled
 from .kept import labels_kept, structure_kept
+from .rows import measured, measured_rows, summary
 from .sets import PHOTOS, open_sets, pair_up
 from .sliced_gap import measure_slices
 
@@ -105,19 +102,8 @@ def compare(
     after, reference = features["after"], features["real"]
     if permutations and len(after) + len(reference) > TESTABLE:
         permutations, notes = 0, (*notes, f"No permutation test: more than {TESTABLE:,} images, any difference shows.")
-    roles = [role for role in ("before", "after", "floor") if role in features]
-    found = {role: {name: _measured(name, features[role], reference, seed) for name in metrics} for role in roles}
     tested = _permuted(after, reference, permutations, seed)
-    p = {"after": tested.p_values} if tested else {}
-    rows = [
-        _row(role, features[role], found[role].values(), said, p.get(role, {}))
-        for role in roles
-        for said in [(*_shared(features[role], reference), *(notes if role == "after" else ()))]
-    ]
-    if "floor" not in features:
-        found["floor"] = {name: _split_floor(name, after, reference, seed) for name in metrics}
-        told = replace(reference, skipped=(), notes=())  # of the reference itself
-        rows.append(_row("floor", told, found["floor"].values(), (), {}))
+    rows, found = measured_rows(features, metrics, seed, notes, tested.p_values if tested else {})
     paired = "before" in features and features["before"].keys == after.keys
     distances = [name for name in metrics if metric(name).distance and "before" in features]
     moved = [{role: found[role][name] for role in found} for name in distances]
@@ -128,8 +114,8 @@ def compare(
         layers = _profile(sets.only("after", "real").extract(levels, batch_size, cache, progress), levels.columns)
     held = [licences(sets.whole[role]) for role in PHOTOS if role in sets.whole]
     return GapReport(
-        reference=_summary(reference, sets.digest(reference)),
-        rows=tuple(rows),
+        reference=summary(reference, sets.digest(reference)),
+        rows=rows,
         closed=tuple(gap_closed(one["before"], one["after"], one["floor"], paired=paired) for one in moved),
         extractor={"name": reference.extractor, "fingerprint": reference.fingerprint, **reference.preprocessing},
         config={
@@ -151,10 +137,7 @@ def compare(
         permuted=_combined(tested),
         profile=layers,
         slices=measure_slices(after, reference, slices, permutations, seed) if slices else (),
-        low_level=why.low_level,
-        most_synthetic=why.most_synthetic,
-        least_covered=why.least_covered,
-        points=why.points,
+        **vars(why),
         resampled=_resampled(found["after"].values()),
     )
 
@@ -188,20 +171,6 @@ def _kept(
     return (*structure, *labels_kept(before, after, seed))
 
 
-def _measured(name: str, features: FeatureSet, real: FeatureSet, seed: int) -> Measured:
-    """The statistic; one that these images leave undefined, as a score does that takes more of them, says why."""
-    try:
-        return measure(name, features, real, seed=seed)
-    except InputError as error:
-        if metric(name).distance and not isinstance(error, UndefinedError):
-            raise
-        return _undefined(name, features, str(error))
-
-
-def _undefined(name: str, features: FeatureSet, why: str) -> Measured:
-    return Measured(Measurement(f"{name}@{features.extractor}", math.nan, None, None, None, len(features), 0, (why,)))
-
-
 def _permuted(after: FeatureSet, real: FeatureSet, permutations: int, seed: int) -> PermutationTest | None:
     if permutations == 0:
         return None
@@ -215,54 +184,6 @@ def _permuted(after: FeatureSet, real: FeatureSet, permutations: int, seed: int)
     )
 
 
-def _row(
-    role: str, features: FeatureSet, found: Iterable[Measured], notes: Sequence[str], p: Mapping[str, float]
-) -> Row:
-    """One set's measurements; what was left out is said with the first."""
-    measurements = [
-        replace(one.measurement, p=p.get(one.measurement.name.partition("@")[0], one.measurement.p)) for one in found
-    ]
-    measurements[0] = replace(measurements[0], warnings=(*notes, *measurements[0].warnings))
-    return Row(role, _summary(features), tuple(measurements))
-
-
-def _shared(features: FeatureSet, real: FeatureSet) -> tuple[str, ...]:
-    """A warning where images are in the set and among the real ones: the distance is then too small."""
-    known = {row.tobytes() for row in real.features.numpy()}
-    count = sum(row.tobytes() in known for row in features.features.numpy())
-    return (f"{count} of {len(features)} images have the very features of a real one: the gap reads too small.",) * (
-        count > 0
-    )
-
-
-def _split_floor(name: str, after: FeatureSet, real: FeatureSet, seed: int) -> Measured:
-    """Real against real: the mean of a metric over HALVINGS random divisions of the reference by group."""
-
-    def statistic(x: torch.Tensor, y: torch.Tensor, groups_x: Sequence[Any], groups_y: Sequence[Any]) -> float:
-        parts = (
-            replace(real, features=part, keys=tuple(map(str, range(len(part)))), groups=tuple(groups))
-            for part, groups in ((x, groups_x), (y, groups_y))
-        )
-        return measure(name, *parts, seed=seed).measurement.value
-
-    full = f"{name}@{real.extractor}"
-    try:
-        values, sizes = noise_floor(real.features, real.groups, len(after), statistic, HALVINGS, seed)
-    except InputError as error:
-        return _undefined(name, real, f"No floor: {error}")
-    n, m = (round(float(side)) for side in sizes.mean(0))
-    low, high = np.quantile(values, (0.025, 0.975))
-    if metric(name).unbiased:
-        note = (
-            f"Real against real is 0 for an unbiased distance; the interval holds 95 % of {HALVINGS} random halvings."
-        )
-        return Measured(Measurement(full, 0.0, None, float(low), float(high), n, m, (note,)))
-    note = (
-        f"Real against real: mean of {len(values)} random halvings of the reference; the interval holds 95 % of them."
-    )
-    return Measured(Measurement(full, float(values.mean()), None, float(low), float(high), n, m, (note,)))
-
-
 def _profile(features: Mapping[str, FeatureSet], columns: Mapping[str, slice]) -> tuple[Measurement, ...]:
     """Distance of the set under test at every level of the network, from low to high.
 
@@ -274,7 +195,7 @@ def _profile(features: Mapping[str, FeatureSet], columns: Mapping[str, slice]) -
         return replace(one, features=one.features[:, columns[name]].contiguous(), extractor=name)
 
     return tuple(
-        _measured("rbf", level(features["after"], name), level(features["real"], name), 0).measurement
+        measured("rbf", level(features["after"], name), level(features["real"], name), 0).measurement
         for name in columns
     )
 
@@ -287,11 +208,6 @@ def _resampled(found: Iterable[Measured]) -> tuple[Resampled, ...]:
     )
 
 
-def _summary(features: FeatureSet, digest: str = "") -> SetSummary:
-    groups = len(set(features.groups))
-    return SetSummary(features.root, len(features), groups, features.skipped, digest, features.photos, features.notes)
-
-
 def _examples(sets: Mapping[str, ImageSet], after: FeatureSet) -> tuple[Example, ...]:
     """EXAMPLES results spread evenly over the set, each with its raw image and the crop of its style photo if known."""
     if "after" not in sets:
@@ -299,7 +215,7 @@ def _examples(sets: Mapping[str, ImageSet], after: FeatureSet) -> tuple[Example,
     results = {item.key: item for item in sets["after"]}
     contents = {item.key: item.location for item in sets.get("before", ())}
     styles = {item.key: item.location for item in sets.get("floor", ())}
-    chosen = np.unique(np.linspace(0, len(after) - 1, EXAMPLES).round().astype(int))
+    chosen = spread(len(after), EXAMPLES)
     rows: list[Example] = []
     for key in (after.keys[index] for index in chosen):
         photo, box = _style_of(results[key].metadata.get("style"))

@@ -13,6 +13,7 @@ from ..features.extraction import FeatureSet
 from ..image_sets.decode import ImageError
 from ..image_sets.items import ImageSet, Item
 from ..progress import Callback, counted
+from ..spread import spread
 from ..statistics.low_level import LEAST_SIDE, common_side, low_level_gaps, measure_low_level
 from .embedding_map import embedding_map
 from .gap_report import Explained, LowLevel, Point
@@ -105,7 +106,7 @@ def _worst(
 
 def _low_level(after: Sequence[Item], real: Sequence[Item], progress: Callback) -> tuple[LowLevel, ...]:
     """Low-level gaps between MEASURED images of each set; none where an image is too small for them."""
-    after, real = ([items[row] for row in _evenly(len(items), MEASURED)] for items in (after, real))
+    after, real = ([items[row] for row in spread(len(items), MEASURED)] for items in (after, real))
     sizes = [_size(item) for item in (*after, *real)]
     if min(map(min, sizes)) < LEAST_SIDE:
         return ()
@@ -132,14 +133,10 @@ def _read(items: Sequence[Item], steps: Iterator[Any]) -> Iterator[npt.NDArray[n
 
 
 def _points(after: FeatureSet, real: FeatureSet) -> tuple[Point, ...]:
-    rows = [_evenly(len(features), MAPPED) for features in (after, real)]
+    rows = [spread(len(features), MAPPED) for features in (after, real)]
     chart = embedding_map(after.features[rows[0]], real.features[rows[1]])
     return tuple(
         Point(features.keys[row], role, float(x), float(y))
         for role, features, own, places in (("after", after, rows[0], chart.x), ("real", real, rows[1], chart.y))
         for row, (x, y) in zip(own, places, strict=True)
     )
-
-
-def _evenly(size: int, most: int) -> npt.NDArray[np.int64]:
-    return np.unique(np.linspace(0, size - 1, min(size, most)).round().astype(np.int64))

@@ -12,6 +12,7 @@ from ..features.extraction import FeatureSet
 from ..image_sets.decode import ImageError
 from ..image_sets.items import ImageSet
 from ..progress import Callback, counted
+from ..spread import spread
 from ..statistics.jackknife import Jackknife, interval
 from .gap_report import Kept
 from .label_probe import label_probe
@@ -24,7 +25,7 @@ MEASURES = ("gradient-correlation", "edge-f-score")
 def structure_kept(before: ImageSet, after: ImageSet, keys: Sequence[str], progress: Callback) -> tuple[Kept, ...]:
     """Mean and standard error over PAIRS of ``keys`` of every structure measure; unreadable pairs are left out."""
     contents, results = ({item.key: item for item in images} for images in (before, after))
-    chosen = np.unique(np.linspace(0, len(keys) - 1, PAIRS).round().astype(int))
+    chosen = spread(len(keys), PAIRS)
     values: list[tuple[float, float]] = []
     unlike = 0
     for index in counted(chosen, "structure", progress):

@@ -21,6 +21,7 @@ from ..image_sets.items import ImageSet
 from ..image_sets.open import open_images
 from ..progress import Callback, Count
 from ..registry import unknown
+from ..spread import spread
 from ..statistics.low_level import LEAST_SIDE
 from .identical import LEAST, joined
 
@@ -203,7 +204,7 @@ def _same_groups(after: FeatureSet, before: FeatureSet) -> tuple[FeatureSet, Fea
 def _sides(images: ImageSet) -> list[tuple[int, int]]:
     """(Pixels of the photo, pixels that are measured) on the short side, of LOOKED_AT images spread evenly."""
     found = []
-    for row in np.unique(np.linspace(0, len(images) - 1, LOOKED_AT).round().astype(int)):
+    for row in spread(len(images), LOOKED_AT):
         item = images[row]
         try:
             side = min(item.dimensions()) if item.crop is None else item.crop.side

@@ -28,6 +28,7 @@ from ..image_sets.items import ImageSet, Item, cut, draw_crop
 from ..image_sets.open import open_images
 from ..progress import Callback, counted, silent
 from ..seed import generator
+from ..spread import spread
 from .patch_search import CONTRAST, SCALES, Descriptor, Scale, contrast, cut_patches, sample_patches, search
 from .report import Case, CopyReport, ScaleRate
 
@@ -138,16 +139,7 @@ def audit(
     found = _searched(
         pool, [torch.cat([a.values, b.values]) for a, b in zip(ours, theirs, strict=True)], device, progress
     )
-    rates, cases, flags = [], [], []
-    for scale, a, b, table in zip(SCALES, ours, theirs, found, strict=True):
-        count = len(a.owners)
-        judged = _judge(table.correlation[:count], np.zeros((count, len(pool.items)), bool), pool)
-        honest = _judge(table.correlation[count:], pool.same[b.owners], pool)
-        threshold = _threshold(honest.distinctness)
-        copied, false = judged.distinctness > threshold, _false_alarms(honest.distinctness, b.owners)
-        rates.append(_scale_rate(scale, threshold, copied, a, false, b))
-        cases += _cases(scale, judged, threshold, a, table, chosen, pool)
-        flags.append((copied, a.owners, false, b.owners))
+    rates, cases, flags = _by_scale(ours, theirs, found, chosen, pool)
     copied, images_of, false, photos_of = (np.concatenate(parts) for parts in zip(*flags, strict=True))
     rate, se = clustered(copied, images_of)
     calibration, calibration_se = clustered(false, photos_of)
@@ -181,6 +173,25 @@ def audit(
     )
 
 
+def _by_scale(
+    ours: Sequence[_Patches], theirs: Sequence[_Patches], found: Sequence[_Found], chosen: Sequence[Item], pool: _Pool
+) -> tuple[list[ScaleRate], list[tuple[float, Case]], list[tuple[Flags, Indices, Flags, Indices]]]:
+    """Rates and cases of every scale, and per scale: copied patches, their images, false alarms, their photos."""
+    rates: list[ScaleRate] = []
+    cases: list[tuple[float, Case]] = []
+    flags = []
+    for scale, a, b, table in zip(SCALES, ours, theirs, found, strict=True):
+        count = len(a.owners)
+        judged = _judge(table.correlation[:count], np.zeros((count, len(pool.items)), bool), pool)
+        honest = _judge(table.correlation[count:], pool.same[b.owners], pool)
+        threshold = _threshold(honest.distinctness)
+        copied, false = judged.distinctness > threshold, _false_alarms(honest.distinctness, b.owners)
+        rates.append(_scale_rate(scale, threshold, copied, a, false, b))
+        cases += _cases(scale, judged, threshold, a, table, chosen, pool)
+        flags.append((copied, a.owners, false, b.owners))
+    return rates, cases, flags
+
+
 def clustered(flags: Flags, clusters: Indices) -> tuple[float, float | None]:
     """The share of set flags and its standard error with clusters as the independent units (a ratio of sums)."""
     if not len(flags):
@@ -200,7 +211,7 @@ def _opened(images: str | Path | ImageSet) -> ImageSet:
 
 def _spread(items: Sequence[Item], count: int) -> list[Item]:
     """``count`` items at most, spread evenly."""
-    return [items[index] for index in np.unique(np.linspace(0, len(items) - 1, count).round().astype(int))]
+    return [items[index] for index in spread(len(items), count)]
 
 
 def _readable(
