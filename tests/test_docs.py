@@ -1,7 +1,9 @@
 """README and docs are true: their commands exist, their links too, and the Python of the README runs."""
 
+import hashlib
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from stylize.commands import main as stylize_cli
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+CARDS = ["assets/README.md", "assets/tiny-diffusion/README.md", "stylize/styles/methods/network.md"]
+OTHERS = ["CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", *CARDS]
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *(ROOT / page for page in OTHERS)]
 
 
 def blocks(language, pages=PAGES):
@@ -49,7 +53,7 @@ def test_every_command_of_the_pages_parses(words):
     command.make_context(name, rest, parent=context)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_files_that_a_page_names_exist(page):
     for target in re.findall(
         r"\]\((?!http|#)([^)#]+)[^)]*\)|<img[^>]* src=\"(?!http)([^\"]+)\"", page.read_text("utf-8")
@@ -66,3 +70,14 @@ def test_examples_that_the_pages_run_exist():
     }
     lost = [script for script, home in homes.items() if not (ROOT / home).is_file()]
     assert not lost and any(script.startswith("recipes/") for script in scripts)
+
+
+def test_weights_have_a_card_that_names_their_digest():
+    tracked = subprocess.run(["git", "ls-files", "*.safetensors"], cwd=ROOT, capture_output=True, text=True, check=True)
+    cards = "".join((ROOT / card).read_text("utf-8") for card in CARDS)
+    weights = [ROOT / line for line in tracked.stdout.splitlines()]
+    assert [w.name for w in weights if hashlib.sha256(w.read_bytes()).hexdigest() not in cards] == []
+
+
+def test_readme_is_short():
+    assert len(README.read_text("utf-8").split()) <= 1200

@@ -20,7 +20,10 @@ class AsMarkdown(Extension):
         if obj.docstring is None:
             return
         text = ROLE.sub(r'<autoref optional identifier="\1"><code>\1</code></autoref>', obj.docstring.value)
-        obj.docstring.value = re.sub(r"::$", ":", _tables(text), flags=re.MULTILINE)
+        text = re.sub(r"::$", ":", _tables(text), flags=re.MULTILINE)
+        obj.docstring.value = re.sub(
+            r"^(?![-\s])(.+)\n- ", r"\1\n\n- ", text, flags=re.MULTILINE
+        )  # a list's first line
 
     def on_package(self, *, pkg: Module, loader: GriffeLoader, **kwargs: Any) -> None:
         """``name = to_the_end(iter_name)`` is a function, with the parameters of its twin."""

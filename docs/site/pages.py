@@ -26,18 +26,11 @@ PAGES = {
     "stylize/styles/methods/network.md": "cards/network.md",
 }
 ROOMS = {
-    "stylize": ["patterns", "styles", "diffusion", "writing", "training", "tuning", "engines", "validate"],
-    "metrics": [
-        "image_sets",
-        "extractors",
-        "features",
-        "statistics",
-        "comparison",
-        "budget_gate",
-        "copy_audit",
-        "report",
-        "validate",
-    ],
+    "stylize": ("patterns", "styles", "diffusion", "writing", "training", "tuning", "engines", "validate"),
+    "metrics": (
+        *("image_sets", "extractors", "features", "statistics", "comparison", "budget_gate", "copy_audit"),
+        *("report", "validate"),
+    ),
 }
 ROOM = """# {0}
 
@@ -46,7 +39,7 @@ ROOM = """# {0}
       show_root_heading: false
       show_submodules: true
 """
-HOME = "---\nhide: [navigation]\n---\n\n"
+ALONE = ("index.md", "gallery.md", "results.md", "why.md")  # no neighbours to navigate to
 SHIM = "https://unpkg.com/iframe-worker/shim"  # what the theme loads to search pages that are opened as files
 LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)")
 
@@ -55,7 +48,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not below docs/, and every file of the repository that a page links to."""
     for source, place in PAGES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
-        files.append(File.generated(config, place, content=HOME + text if place == "index.md" else text))
+        files.append(File.generated(config, place, content=text))
     for package, rooms in ROOMS.items():
         files.append(File.generated(config, f"api/{package}.md", content=_public(package)))
         for room in rooms:
@@ -72,6 +65,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Links between files of the repository become links between files of the site."""
     here = page.file.src_uri
+    if here in ALONE:
+        page.meta["hide"] = ["navigation"]
 
     def moved(match: re.Match[str]) -> str:
         place = _on_site(_in_repository(here, match[1]))
