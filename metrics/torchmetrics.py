@@ -61,7 +61,10 @@ class _Streamed(Generic[State]):
             self._add(self.extractor(images), real)
 
     def merge(self, other: Self) -> None:
-        """Add everything that ``other`` has seen; ``other`` stays as it is. Both must not hold the same images.
+        """Add everything that ``other`` has seen; ``other`` stays as it is.
+
+        Args:
+            other: a distance with the same extractor, which has seen none of the same images.
 
         Raises:
             InputError: another extractor or block size.
@@ -70,6 +73,9 @@ class _Streamed(Generic[State]):
 
     def compute(self) -> Distance:
         """The distance of all images so far, of all processes where ``torch.distributed`` runs.
+
+        Returns:
+            The value and, for KID, its standard error.
 
         Raises:
             InputError: fewer than two images on a side.

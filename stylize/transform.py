@@ -69,11 +69,26 @@ class Stylize(v2.Transform):  # type: ignore[misc]
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]  # workers that live on see it change
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw anew, as with DistributedSampler: the same images get other styles; reaches running workers."""
+        """Draw anew, as with DistributedSampler: the same images get other styles; reaches running workers.
+
+        Args:
+            epoch: any number; the same one draws the same styles.
+        """
         self._epoch[0] = epoch
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
-        """Stylise the images among ``inputs``, or the array that is named ``image``."""
+        """Stylise the images among ``inputs``, or the array that is named ``image``.
+
+        Args:
+            *inputs: an image, or a structure with images, as torchvision's transforms take it.
+            **named: ``image`` and whatever else belongs to the sample, as albumentations' transforms take it.
+
+        Returns:
+            The same structure, or the same dictionary, with its images stylised.
+
+        Raises:
+            InputError: an image of another kind.
+        """
         if named:
             return {**named, "image": self.apply_to(named["image"])}
         if len(inputs) == 1 and isinstance(inputs[0], np.ndarray):
@@ -81,7 +96,15 @@ class Stylize(v2.Transform):  # type: ignore[misc]
         return super().forward(*inputs)
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """One input of a structure, as torchvision calls it."""
+        """One input of a structure, as torchvision calls it.
+
+        Args:
+            inpt: an image or anything else.
+            params: of torchvision's own; none is used.
+
+        Returns:
+            The image stylised, anything else as it is.
+        """
         is_image = isinstance(inpt, Image.Image | tv_tensors.Image) or type(inpt) is torch.Tensor
         return self.apply_to(inpt) if is_image else inpt
 
@@ -91,6 +114,9 @@ class Stylize(v2.Transform):  # type: ignore[misc]
         Args:
             image: PIL, ``uint8 [3,H,W]`` tensor or ``uint8 [H,W,3]`` array.
             key: what its draws come from; None: its pixels.
+
+        Returns:
+            The result, of the image's own kind and size.
 
         Raises:
             InputError: anything else.
@@ -109,11 +135,18 @@ class Stylize(v2.Transform):  # type: ignore[misc]
 class StylizedDataset(Dataset[Any]):
     """A dataset whose images are stylised as they are read; everything else of a sample stays as it is.
 
+    The style of a sample depends on the seed, the epoch and its index.
+
     Args:
         dataset: a map-style dataset of images, or of tuples that begin with one.
-        style: as of :class:`Stylize`, and so are ``method``, ``strength``, ``p`` and ``seed``.
+        style: a style file, a StyleBank, or a folder of photos to learn from.
+        method: see ``stylize styles``.
+        strength: 0 to 1. Without method and strength: the preset ``fast``.
+        p: the share of samples that are stylised.
+        seed: decides every draw.
 
-    The style of a sample depends on the seed, the epoch and its index.
+    Raises:
+        InputError: a stream, or unsuitable style, method, strength or p.
     """
 
     def __init__(
@@ -135,7 +168,11 @@ class StylizedDataset(Dataset[Any]):
         self.transform = Stylize(style, method, strength, p, seed=seed)
 
     def set_epoch(self, epoch: int) -> None:
-        """See :meth:`Stylize.set_epoch`."""
+        """See :meth:`Stylize.set_epoch`.
+
+        Args:
+            epoch: any number; the same one draws the same styles.
+        """
         self.transform.set_epoch(epoch)
 
     def __len__(self) -> int:

@@ -26,10 +26,10 @@ PAGES = {
     "stylize/styles/methods/network.md": "cards/network.md",
 }
 ROOMS = {
-    "stylize": ("patterns", "styles", "diffusion", "writing", "training", "tuning", "engines", "validate"),
+    "stylize": ("patterns", "styles", "diffusion", "writing", "training", "tuning", "engines", "validate", "transform"),
     "metrics": (
         *("image_sets", "extractors", "features", "statistics", "comparison", "budget_gate", "copy_audit"),
-        *("report", "validate"),
+        *("report", "torchmetrics", "validate"),
     ),
 }
 ROOM = """# {0}
