@@ -18,7 +18,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def assert_domain_gap() -> Callable[..., Any]:
-    """``metrics.budget_gate.assertion.assert_domain_gap``: compare two image sets, and fail beyond the budgets."""
-    from metrics.budget_gate.assertion import assert_domain_gap as check
+    """``metrics.assertion.assert_domain_gap``: compare two image sets, and fail beyond the budgets."""
+    from metrics.assertion import assert_domain_gap as check
 
     return check

@@ -19,7 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .budget_gate.assertion import assert_domain_gap as assert_domain_gap
+    from .assertion import assert_domain_gap as assert_domain_gap
     from .budget_gate.budgets import Budgets as Budgets
     from .budget_gate.gate import gate as gate
     from .comparison.compare import compare as compare
@@ -39,7 +39,7 @@ _HOMES = {
     "Budgets": ".budget_gate.budgets",
     "FeatureSet": ".features.extraction",
     "GapReport": ".comparison.gap_report",
-    "assert_domain_gap": ".budget_gate.assertion",
+    "assert_domain_gap": ".assertion",
     "audit": ".copy_audit.audit",
     "compare": ".comparison.compare",
     "extract": ".features.extraction",

@@ -15,8 +15,6 @@ from metrics.comparison.gap_report import (
     Explained,
     GapReport,
     Kept,
-    LowLevel,
-    Measurement,
     Permuted,
     Point,
     Resampled,
@@ -25,6 +23,7 @@ from metrics.comparison.gap_report import (
     Slice,
 )
 from metrics.report import to_html
+from metrics.statistics.measurement import LowLevel, Measurement
 
 KID = "kid@efficientnet-lite0"
 FID = "fid@efficientnet-lite0"

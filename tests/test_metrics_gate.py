@@ -10,11 +10,12 @@ from scipy.special import stdtrit
 
 from metrics.budget_gate.budgets import Budgets, from_flags, from_mapping
 from metrics.budget_gate.gate import gate, worst_first
-from metrics.comparison.gap_report import GapReport, Kept, Measurement, Resampled, Row, SetSummary, Slice
+from metrics.comparison.gap_report import GapReport, Kept, Resampled, Row, SetSummary, Slice
 from metrics.errors import InputError
 from metrics.report import from_json, to_json
 from metrics.statistics.jackknife import interval, jackknife
 from metrics.statistics.kid import kid
+from metrics.statistics.measurement import Measurement
 
 KID, FID = "kid@efficientnet-lite0", "fid@efficientnet-lite0"
 EXTRACTOR = {"name": "efficientnet-lite0", "fingerprint": "9f3c"}

@@ -8,7 +8,7 @@ from unittest import SkipTest
 
 import pytest
 
-from metrics.budget_gate.assertion import assert_domain_gap
+from metrics.assertion import assert_domain_gap
 from metrics.errors import InputError
 from metrics.report import from_json
 from metrics.report.reading import read_report

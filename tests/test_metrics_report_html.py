@@ -11,9 +11,10 @@ from gap_reports import HOSTILE, MARKUP, Page, hostile_report, measured, parts, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metrics.comparison.gap_report import Example, Explained, LowLevel, Point, Slice
+from metrics.comparison.gap_report import Example, Explained, Point, Slice
 from metrics.report import to_html
 from metrics.report.html import flatten, link
+from metrics.statistics.measurement import LowLevel
 
 
 def test_hostile_text_stays_text():

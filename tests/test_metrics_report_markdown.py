@@ -7,8 +7,9 @@ from gap_reports import FID, HOSTILE, MARKUP, hostile_report, measured, parts, r
 from hypothesis import given, settings
 from markdown_it import MarkdownIt
 
-from metrics.comparison.gap_report import LowLevel, Slice
+from metrics.comparison.gap_report import Slice
 from metrics.report import to_markdown
+from metrics.statistics.measurement import LowLevel
 
 
 def test_markdown_of_a_long_report_stays_short():

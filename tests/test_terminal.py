@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from metrics.budget_gate.assertion import _message
+from metrics.assertion import _message
 from metrics.budget_gate.budgets import combine, from_flags
 from metrics.budget_gate.gate import gate
 from metrics.commands import main as gap_cli

@@ -30,8 +30,8 @@ from scipy.special import stdtrit
 
 from ..comparison.gap_report import GapReport
 from ..errors import InputError
-from ..statistics.estimate import Estimate, estimates
 from .budgets import Budget, Budgets, as_budgets
+from .estimate import Estimate, estimates
 from .sample_size import CHEAP, More, more_images
 
 Verdict = Literal["pass", "fail", "inconclusive"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from scipy.special import ndtri
 
-from ..statistics.estimate import Estimate
+from .estimate import Estimate
 
 POWER = 0.8  # the numbers decide in four of five cases, if the value stays as it is
 CHEAP = (

@@ -8,8 +8,8 @@ from typing import Any
 
 from ..statistics.jackknife import Jackknife, interval, jackknife
 from ..statistics.measure import Measured
+from ..statistics.measurement import Measurement
 from ..statistics.mmd import Mmd, paired_difference
-from .gap_report import Measurement
 
 
 def gap_closed(before: Measured, after: Measured, floor: Measured, *, paired: bool) -> Measurement:

@@ -19,11 +19,12 @@ from ..image_sets.ledger import licences
 from ..progress import Callback, silent
 from ..spread import spread
 from ..statistics.measure import Measured, check_metrics
+from ..statistics.measurement import Measurement
 from ..statistics.permutation import PermutationTest, permutation_test
 from ..statistics.table import DEFAULT_METRICS, metric
 from .closed import change, gap_closed
 from .explain import EXPLAINED, causes
-from .gap_report import Example, GapReport, Kept, Measurement, Permuted, Resampled
+from .gap_report import Example, GapReport, Kept, Permuted, Resampled
 from .kept import labels_kept, structure_kept
 from .rows import measured, measured_rows, summary
 from .sets import PHOTOS, open_sets, pair_up

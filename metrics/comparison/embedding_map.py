@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from scipy.linalg import eigh
 
-from .pair import Features, check_pair
+from ..statistics.pair import Features, check_pair
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ def embedding_map(x: Features, y: Features) -> EmbeddingMap:
         y: features of the real images.
 
     Raises:
-        InputError: as ``metrics.comparison.pair.check_pair``.
+        InputError: as ``metrics.statistics.pair.check_pair``.
     """
     x, y = check_pair(x, y)
     pooled = torch.cat([x, y]).double()

@@ -15,8 +15,9 @@ from ..image_sets.items import ImageSet, Item
 from ..progress import Callback, counted
 from ..spread import spread
 from ..statistics.low_level import LEAST_SIDE, common_side, low_level_gaps, measure_low_level
+from ..statistics.measurement import LowLevel
 from .embedding_map import embedding_map
-from .gap_report import Explained, LowLevel, Point
+from .gap_report import Explained, Point
 from .witness import witness
 
 EXPLAINED = 12  # images named on either side

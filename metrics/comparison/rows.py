@@ -13,9 +13,10 @@ import torch
 from ..errors import InputError, UndefinedError
 from ..features.extraction import FeatureSet
 from ..statistics.measure import Measured, measure
+from ..statistics.measurement import Measurement
 from ..statistics.noise_floor import noise_floor
 from ..statistics.table import metric
-from .gap_report import Measurement, Row, SetSummary
+from .gap_report import Row, SetSummary
 
 HALVINGS = 20
 

@@ -16,6 +16,7 @@ from ..extractors.extractor import Extractor
 from ..features.cache import FeatureCache
 from ..features.extraction import FeatureSet, extract
 from ..features.feature_source import is_feature_file, read_feature_file
+from ..features.identical import LEAST, joined
 from ..image_sets.decode import ImageError
 from ..image_sets.items import ImageSet
 from ..image_sets.open import open_images
@@ -23,7 +24,6 @@ from ..progress import Callback, Count
 from ..registry import unknown
 from ..spread import spread
 from ..statistics.low_level import LEAST_SIDE
-from .identical import LEAST, joined
 
 PHOTOS = ("real", "floor")  # the roles that real photos play
 LOOKED_AT = 50  # images whose size is looked at

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from ..features.extraction import FeatureSet
 from ..statistics.measure import measure
+from ..statistics.measurement import Measurement
 from ..statistics.permutation import permutation_test
-from .gap_report import Measurement, Slice
+from .gap_report import Slice
 from .slices import LEAST, holm, slices
 
 ALL = "all real images"

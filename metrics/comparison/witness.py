@@ -18,7 +18,7 @@ from ..extractors.float_precision import ieee_float32
 from ..statistics.kid import cubic
 from ..statistics.mmd import blocks
 from ..statistics.neighbours import nearest
-from .pair import Features, Groups, check_pair, group_index
+from ..statistics.pair import Features, Groups, check_pair, group_index
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..comparison.identical import join_copies
 from ..errors import InputError
 from ..extractors.extractor import Extractor
 from ..files import path_text
@@ -25,6 +24,7 @@ from ..image_sets.open import open_images
 from ..memory import PixelBudget
 from ..progress import Callback, Count, silent
 from .cache import FeatureCache
+from .identical import join_copies
 from .tensor_file import write_tensors
 
 SCHEMA = "reverse-stylize/features/1"

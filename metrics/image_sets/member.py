@@ -1,16 +1,15 @@
-"""Members of archives: what is refused in archives from strangers, and reading one member by its location."""
+"""Members of archives: what is refused in archives from strangers, and how a member is located."""
 
 from __future__ import annotations
 
 import os
 import re
-from functools import lru_cache
 from pathlib import Path
 
 from ..errors import InputError
 from ..files import path_text
 from .decode import ImageError
-from .items import BESIDE, Content
+from .items import BESIDE
 
 LARGEST = 256 * 2**20  # bytes of one member, unpacked
 PLAIN = 16 * 2**20  # below it, a member may shrink as much as it likes
@@ -67,28 +66,3 @@ def check_stamp(status: os.stat_result, expected: Stamp) -> None:
     """Raises ImageError if the archive is not the one that was opened."""
     if stamp(status) != expected:
         raise ImageError("its archive has changed since it was opened")
-
-
-def read_member(archive: Path, name: str) -> bytes:
-    """The bytes of the member that a location names; raises ImageError."""
-    if archive.suffix.lower() not in (".zip", ".tar"):
-        raise ImageError("not a file: the image was part of a dataset or of an array in memory")
-    try:
-        members = _members(archive, stamp(archive.stat()))
-        loaded = members[name].load()
-    except KeyError as error:
-        raise ImageError(f"no member {name!r} in {archive}") from error
-    except OSError as error:
-        raise ImageError("the archive is gone") from error
-    except InputError as error:
-        raise ImageError(str(error)) from error
-    assert isinstance(loaded, bytes)
-    return loaded
-
-
-@lru_cache(maxsize=4)
-def _members(archive: Path, at: Stamp) -> dict[str, Content]:
-    from .tar_shards import tar_members
-    from .zip_archive import zip_members
-
-    return dict(zip_members(archive) if archive.suffix.lower() == ".zip" else tar_members(archive))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ import numpy as np
 from ..errors import InputError
 from ..files import name_of
 from . import arrays, hugging_face, torch_dataset
-from .decode import decode
+from .decode import ImageError, decode
 from .file_kinds import SUFFIXES
 from .file_list import expand, open_files, open_list, open_pattern
 from .folder import open_folder
-from .items import BESIDE, ImageSet
-from .member import read_member
-from .tar_shards import open_tars
-from .zip_archive import open_zip
+from .items import BESIDE, Content, ImageSet
+from .member import Stamp, stamp
+from .tar_shards import open_tars, tar_members
+from .zip_archive import open_zip, zip_members
 
 KINDS = (
     "a folder of images, a .zip, WebDataset .tar shards, a .txt with one path per line, a glob pattern, a Hugging Face "
@@ -121,3 +122,25 @@ def read_location(text: str) -> np.ndarray:
     """
     whole, (archive, parted, name) = Path(name_of(text)), text.partition(BESIDE)
     return decode(read_member(Path(name_of(archive)), name)) if parted and not whole.exists() else decode(whole)
+
+
+def read_member(archive: Path, name: str) -> bytes:
+    """The bytes of the member that a location names; raises ImageError."""
+    if archive.suffix.lower() not in (".zip", ".tar"):
+        raise ImageError("not a file: the image was part of a dataset or of an array in memory")
+    try:
+        members = _members(archive, stamp(archive.stat()))
+        loaded = members[name].load()
+    except KeyError as error:
+        raise ImageError(f"no member {name!r} in {archive}") from error
+    except OSError as error:
+        raise ImageError("the archive is gone") from error
+    except InputError as error:
+        raise ImageError(str(error)) from error
+    assert isinstance(loaded, bytes)
+    return loaded
+
+
+@lru_cache(maxsize=4)
+def _members(archive: Path, at: Stamp) -> dict[str, Content]:
+    return dict(zip_members(archive) if archive.suffix.lower() == ".zip" else tar_members(archive))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..comparison.gap_report import Measurement
+from ..statistics.measurement import Measurement
 from .table import Block
 from .unit import Unit, unit
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ..budget_gate.gate import GateResult
-from ..comparison.gap_report import GapReport, Kept, Measurement
+from ..comparison.gap_report import GapReport, Kept
+from ..statistics.measurement import Measurement
 from .files import write_files
 
 NUMBERS = ("value", "se", "low", "high", "p")

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..comparison.gap_report import GapReport, Kept, LowLevel, Measurement, Permuted, Slice
+from ..comparison.gap_report import GapReport, Kept, Permuted, Slice
+from ..statistics.measurement import LowLevel, Measurement
 from .unit import Unit, figures, label_of, listed, p_value, percent, unit
 
 CHANGE = "after − before"

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..comparison.gap_report import Kept, Measurement
+from ..comparison.gap_report import Kept
+from ..statistics.measurement import Measurement
 from ..statistics.table import Metric, known_metrics, metric
 
 LABELS = {  # of what is kept

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import isfinite
 
-from ..comparison.gap_report import GapReport, Measurement, Permuted
+from ..comparison.gap_report import GapReport, Permuted
+from ..statistics.measurement import Measurement
 from .table import Block, blocks, permutation
 from .unit import Unit, percent
 

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..comparison.pair import Features, check_features
 from ..errors import InputError
 from ..features.tensor_file import write_tensors
 from .jackknife import Jackknife, jackknife
 from .kid import kid
+from .pair import Features, check_features
 
 SCHEMA = "reverse-stylize/block-kid/1"
 SIDES = ("x", "y")

@@ -24,9 +24,9 @@ import numpy.typing as npt
 import torch
 from scipy.stats import rankdata
 
-from ..comparison.pair import Features, Groups, check_pair, group_index
 from ..errors import InputError
 from ..seed import generator, seed_for
+from .pair import Features, Groups, check_pair, group_index
 
 FOLDS = 5
 RIDGE = 0.3  # penalty in units of the features' mean squared distance from their mean
@@ -71,7 +71,7 @@ def c2st(
     the row's number.
 
     Raises:
-        InputError: as ``metrics.comparison.pair.check_pair`` and ``group_index``; or fewer than one permutation.
+        InputError: as ``metrics.statistics.pair.check_pair`` and ``group_index``; or fewer than one permutation.
     """
     x, y = check_pair(x, y)
     if permutations < 1:

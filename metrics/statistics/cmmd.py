@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..comparison.pair import Features, Groups, check_pair
 from ..errors import UndefinedError
 from .mmd import Mmd, blocks, mmd, squared_distances
+from .pair import Features, Groups, check_pair
 
 SIGMA = 10.0
 SCALE = 1000.0

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..comparison.pair import Features, check_pair
 from ..errors import InputError
 from .moments import Moments, check_same_extractor
+from .pair import Features, check_pair
 
 ROWS = 16384  # images in float64 at a time, for memory: 50 000 x 2 048 float32 features need 1 GB beside themselves
 ACCURACY = 1e-9  # worst-case rounding, as a share of the traces, up to which the faster route is taken

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..comparison.pair import Features, check_pair
 from ..errors import InputError, UndefinedError
 from ..seed import generator
 from .frechet import frechet
+from .pair import Features, check_pair
 
 SIZES = 5  # evenly spaced in 1/N from 2 D to all images
 

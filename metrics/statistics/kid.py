@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import torch
 
-from ..comparison.pair import Features, Groups, check_pair
 from .mmd import Mmd, mmd
+from .pair import Features, Groups, check_pair
 
 
 def kid(x: Features, y: Features, *, groups_x: Groups | None = None, groups_y: Groups | None = None) -> Mmd:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..comparison.pair import Features, check_pair
 from ..errors import InputError
 from ..extractors.float_precision import ieee_float32
 from .kid import cubic, kid
 from .mmd import blocks
+from .pair import Features, check_pair
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,10 +25,10 @@ import torch
 from scipy import ndimage
 from scipy.stats import wasserstein_distance
 
-from ..comparison.gap_report import LowLevel
-from ..comparison.pair import Groups, group_index
 from ..errors import InputError
 from .jackknife import interval, jackknife
+from .measurement import LowLevel
+from .pair import Groups, group_index
 
 Array = npt.NDArray[np.float64]
 SIDE = 256  # pixels: images are compared at this size, or at the shortest side if that is smaller

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ..comparison.gap_report import Measurement
 from ..errors import InputError
 from ..features.extraction import FeatureSet, check_comparable
 from .c2st import c2st
@@ -15,6 +14,7 @@ from .frechet_infinity import frechet_infinity
 from .jackknife import interval
 from .kid import kid
 from .kid_subsets import kid_subsets
+from .measurement import Measurement
 from .mmd import Mmd, energy, median_distance, rbf
 from .precision_recall import density_coverage, precision_recall
 from .sliced_wasserstein import sliced_wasserstein

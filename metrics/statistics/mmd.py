@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..comparison.pair import Features, Groups, check_pair, group_index
 from ..errors import InputError, UndefinedError
 from ..extractors.float_precision import ieee_float32
 from .jackknife import Jackknife, jackknife
+from .pair import Features, Groups, check_pair, group_index
 
 BLOCK = 512  # side of the kernel tile in memory: changes the speed, and the result by rounding only
 MEDIAN_ROWS = 2000  # the median distance of larger sets is that of this many rows, evenly spaced

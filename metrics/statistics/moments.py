@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..comparison.pair import Features, check_features
 from ..errors import InputError
 from ..features.tensor_file import write_tensors
+from .pair import Features, check_features
 
 SCHEMA = "reverse-stylize/moments/1"
 

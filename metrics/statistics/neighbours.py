@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..comparison.pair import Features, check_pair
 from ..errors import InputError
+from .pair import Features, check_pair
 
 BLOCK = 512  # rows of the distance tile in memory: changes the speed only
 ROUNDING = 1e-12  # of the squared norms: far above the error of a float64 product, far below any distance of interest
@@ -26,7 +26,7 @@ def nearest(x: Features, y: Features) -> tuple[npt.NDArray[np.int64], npt.NDArra
     Of several rows at the same distance it is the first.
 
     Raises:
-        InputError: as ``metrics.comparison.pair.check_pair``.
+        InputError: as ``metrics.statistics.pair.check_pair``.
     """
     x, y = (features.double() for features in check_pair(x, y))
     index = torch.empty(len(x), dtype=torch.int64, device=x.device)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 import torch
 
-from ..comparison.pair import Features, Groups, check_features, group_index
 from ..errors import InputError
 from ..seed import generator
+from .pair import Features, Groups, check_features, group_index
 
 Statistic = Callable[[torch.Tensor, torch.Tensor, list[Hashable], list[Hashable]], float]
 

@@ -16,12 +16,12 @@ from itertools import combinations
 import numpy as np
 import torch
 
-from ..comparison.pair import Features, Groups, check_pair, group_index
 from ..errors import InputError
 from ..extractors.float_precision import ieee_float32
 from ..seed import generator
 from .gram import DENSE_ROWS, PooledGram, TileKernel, quadratic_forms
 from .mmd import median_distance
+from .pair import Features, Groups, check_pair, group_index
 
 STATISTICS = ("kid", "rbf", "energy", "fid")
 TIE = 1e-8  # values closer than this share of the largest are one value: their order would be rounding

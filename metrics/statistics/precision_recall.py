@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..comparison.pair import Features, Groups, check_pair, group_index
 from .neighbours import gaps, radii, tiles
+from .pair import Features, Groups, check_pair, group_index
 
 SMALL = 1000  # images a side below which the values still move visibly with the number of images
 
@@ -64,7 +64,7 @@ def precision_recall(
     beside the features; values do not depend on the block or on the order of rows.
 
     Raises:
-        InputError: as ``metrics.comparison.pair.check_pair``; or ``k`` or fewer independent images (groups) in a set.
+        InputError: as ``metrics.statistics.pair.check_pair``; or ``k`` or fewer independent images (groups) in a set.
     """
     x, y, index_x, index_y = _checked(x, y, groups_x, groups_y)
     with torch.inference_mode():

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..comparison.pair import Features, check_pair
 from ..errors import InputError
 from ..seed import generator
+from .pair import Features, check_pair
 
 PROJECTIONS = 512
 BLOCK = 64  # projections in memory at a time: changes the speed only
@@ -49,7 +49,7 @@ def sliced_wasserstein(x: Features, y: Features, *, projections: int = PROJECTIO
     The directions depend on ``seed``, D and ``projections`` only, so values of one D are compared along the same ones.
 
     Raises:
-        InputError: as ``metrics.comparison.pair.check_pair``; or fewer than two projections.
+        InputError: as ``metrics.statistics.pair.check_pair``; or fewer than two projections.
     """
     x, y = check_pair(x, y)
     if projections < 2:

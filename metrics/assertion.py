@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 from unittest import SkipTest
 
-from ..comparison.compare import compare
-from ..comparison.gap_report import GapReport
-from ..errors import InputError
-from ..escapes import escaped
-from ..registry import unknown
-from ..report import write_report
-from ..report.reading import read_report
-from ..statistics.table import known_metrics, metric
-from .budgets import Budget, Budgets, as_budgets, combine
-from .gate import GateResult, gate, worst_first
+from .budget_gate.budgets import Budget, Budgets, as_budgets, combine
+from .budget_gate.gate import GateResult, gate, worst_first
+from .comparison.compare import compare
+from .comparison.gap_report import GapReport
+from .errors import InputError
+from .escapes import escaped
+from .registry import unknown
+from .report import write_report
+from .report.reading import read_report
+from .statistics.table import known_metrics, metric
 
 INCONCLUSIVE = ("fail", "skip", "pass")
 WORST = 5  # images named

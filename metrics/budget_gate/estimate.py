@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtridf
 
-from ..budget_gate.budgets import Budget
-from ..comparison.gap_report import GapReport, Kept, Measurement, Resampled, Slice
+from ..comparison.gap_report import GapReport, Kept, Resampled, Slice
 from ..errors import InputError
 from ..registry import unknown
-from .jackknife import Jackknife, jackknife
-from .table import known_metrics, metric
+from ..statistics.jackknife import Jackknife, jackknife
+from ..statistics.measurement import Measurement
+from ..statistics.table import known_metrics, metric
+from .budgets import Budget
 
 FLAGS = {
     "after": "--metric {metrics}",
