@@ -12,6 +12,9 @@ def escaped(text: str) -> str:
     r"""One line in which control characters, changes of writing direction and a CI runner's commands are spelt out.
 
     A newline becomes ``\n``, an escape character ``\x1b``, and of a command the first colon or second hash its number.
+
+    Returns:
+        The line; of harmless text the text itself.
     """
     text = CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
     return _COMMAND.sub(lambda found: "#\\x23" if found[0] == "##" else found[0][:-2] + "\\x3a:", text)

@@ -42,6 +42,9 @@ def text_of(name: str) -> str | None:
     """A file name that the system gave, as text; None where its bytes are not UTF-8.
 
     Where Python decodes names by a locale other than UTF-8, the name of ``café.png`` arrives as ``cafÃ©.png``.
+
+    Returns:
+        The name, or None.
     """
     try:
         return os.fsencode(name).decode("utf-8")

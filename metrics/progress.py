@@ -74,6 +74,9 @@ def twin_of(iterate: Callable[P, Any], returns: str = "The last of") -> Callable
     """Give the function that does the whole work of ``iter_name`` its parameters, and the name without ``iter_``.
 
     Its docstring is that of ``iter_name`` with ``Returns``, which begins with ``returns``, in the place of ``Yields``.
+
+    Returns:
+        A decorator.
     """
 
     def named(work: Callable[..., T]) -> Callable[P, T]:

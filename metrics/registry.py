@@ -28,6 +28,9 @@ def plugins(kind: str) -> dict[str, EntryPoint]:
 def load_plugin(kind: str, name: str) -> Any:
     """The object behind an entry point of :func:`plugins`.
 
+    Returns:
+        The object.
+
     Raises:
         InputError: it cannot be imported; names the package.
     """

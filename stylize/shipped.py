@@ -13,6 +13,9 @@ CLONE = {"photos": "assets/photos", "tiny-diffusion": "assets/tiny-diffusion", "
 def shipped(name: str) -> Path:
     """The folder of ``photos``, ``tiny-diffusion`` or ``recipes``, wherever the command runs.
 
+    Returns:
+        A folder that exists.
+
     Raises:
         InputError: the installation is incomplete.
     """

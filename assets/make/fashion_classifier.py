@@ -26,6 +26,9 @@ def train_classifier(steps: int = 1200, batch: int = 64, seed: int = 0) -> nn.Mo
     """A small network on painted training photos, channels permuted and inverted at random so that any style will do.
 
     Takes ``float32 [N,3,32,32]`` in [-1, 1] and gives ``[N, 10]`` logits.
+
+    Returns:
+        The trained network, in eval mode.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)

@@ -151,6 +151,9 @@ def make_tokenizer() -> CLIPTokenizer:
     """A byte-level CLIP tokenizer in which every word of the prompts is one token; any other text still encodes.
 
     The merges of a word start from the pieces that earlier words' merges leave of it, so no word breaks another.
+
+    Returns:
+        The tokenizer, as ``save_pretrained`` takes it.
     """
     symbols = sorted(ByteLevel.alphabet())
     tokens, merges = [*symbols, *(symbol + "</w>" for symbol in symbols)], []

@@ -69,6 +69,9 @@ def train(
     ``factor(step)`` is the share of the learning rate, ``watch(step, mean loss)`` is called with every line of the log,
     and ``learner.follow(step, steps)``, where there is one, after every step (averages of the weights).
 
+    Returns:
+        Seconds of this run.
+
     Raises:
         InputError: a NaN or infinite loss or weight (the step and the checkpoint that is kept are named), a checkpoint
             of other settings, or a batch that the processes cannot share evenly.
@@ -181,6 +184,9 @@ def cost(learner: nn.Module, data: Dataset, run: Run) -> float:
     """Seconds that the whole run takes in one process on this machine's CPU, from three timed steps.
 
     They have no more images than take about five seconds: the plan of a large run costs little.
+
+    Returns:
+        Seconds, a rough figure.
     """
 
     def step(size: int) -> float:
@@ -237,6 +243,9 @@ def check(options: argparse.Namespace, **least: float) -> None:
 
 def read(item: Item) -> np.ndarray:
     """The image, uint8 [H,W,3].
+
+    Returns:
+        ``uint8 [H,W,3]``.
 
     Raises:
         InputError: it cannot be read; the message has its place.

@@ -196,6 +196,9 @@ def ssim(x: np.ndarray, y: np.ndarray, side: int = 7) -> float:
     """Structural similarity (Wang et al. 2004) of float64 [C,H,W] in [0, 1]: uniform window, mean over channels.
 
     The covariances are unbiased and the border is left out, as scikit-image does by default.
+
+    Returns:
+        1 where images are equal, about 0 where they have nothing in common.
     """
     window = (1, side, side)
     mean_x, mean_y = uniform_filter(x, window), uniform_filter(y, window)
@@ -215,6 +218,9 @@ def feature_distance(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
     As LPIPS (Zhang et al. 2018, eq. 1) with weights of one: feature vectors of every position scaled to length one,
     squared differences summed over channels, averaged over positions, summed over stages.
+
+    Returns:
+        ``[N]``, 0 where images are equal.
     """
     path = packaged_weights(JUDGE)
     judge = classifier(JUDGE, read_weights(path), path).eval()

@@ -188,6 +188,9 @@ def denoise(network: nn.Module, noisy: torch.Tensor, sigma: torch.Tensor) -> tor
     """D(x; σ) = c_skip x + c_out F(c_in x; c_noise), EDM table 1; ``sigma`` is [N,1,1,1].
 
     c_noise = ln(σ)/4 is stretched to the range of steps, 0 to 1000, that the network's embedding is made for.
+
+    Returns:
+        The denoised images ``[N,C,H,W]``.
     """
     scale = (sigma**2 + SIGMA_DATA**2).sqrt()
     skip, out = SIGMA_DATA**2 / scale**2, sigma * SIGMA_DATA / scale

@@ -97,6 +97,9 @@ class Budgets:
 def as_budgets(budgets: Budgets | str | Path | Mapping[str, Any]) -> Budgets:
     """Budgets as they are, as a TOML file has them, or as nested mappings: ``{"after": {"kid": {"max": 0.05}}}``.
 
+    Returns:
+        The budgets, checked.
+
     Raises:
         InputError: as ``read_budgets`` and ``from_mapping``.
     """
@@ -107,6 +110,9 @@ def as_budgets(budgets: Budgets | str | Path | Mapping[str, Any]) -> Budgets:
 
 def read_budgets(path: str | Path) -> Budgets:
     """The budgets of a TOML file.
+
+    Returns:
+        The budgets, in the order of the file.
 
     Raises:
         InputError: the file cannot be read, or as ``parse_budgets``.
@@ -123,6 +129,9 @@ def read_budgets(path: str | Path) -> Budgets:
 
 def parse_budgets(text: str, source: str = "budgets") -> Budgets:
     """The budgets of a TOML document; ``source`` names it in errors.
+
+    Returns:
+        The budgets, in the order of the document.
 
     Raises:
         InputError: no TOML (with line and column), an unknown table or key (with near names), a limit that is no finite
@@ -141,6 +150,9 @@ def parse_budgets(text: str, source: str = "budgets") -> Budgets:
 
 def from_mapping(document: Mapping[str, Any]) -> Budgets:
     """Budgets from nested mappings, as TOML reads them: ``{"after": {"kid": {"max": 0.05}}}``.
+
+    Returns:
+        The budgets, in the order of the document.
 
     Raises:
         InputError: as ``parse_budgets``.
@@ -165,6 +177,9 @@ def from_flags(
 ) -> tuple[Budget, ...]:
     """Budgets from ``name=number`` words: ``kid=0.05``, ``closed.kid=0.3``, ``kid@dinov2=0.1``.
 
+    Returns:
+        A budget per word.
+
     Raises:
         InputError: a word of another form.
     """
@@ -179,6 +194,9 @@ def combine(
     """Budgets of a file and of flags together; a ``confidence`` that is not None overrides the file's.
 
     ``value_only`` names metrics that are decided without an error bar.
+
+    Returns:
+        All budgets, those of the flags last.
 
     Raises:
         InputError: nothing to decide, or ``value_only`` names a metric without a budget.

@@ -57,6 +57,9 @@ class Estimate:
 def estimates(report: GapReport, budget: Budget, baseline: GapReport | None = None) -> list[Estimate]:
     """The numbers that ``budget`` bounds: one, or one per slice.
 
+    Returns:
+        One per slice of a budget on slices, else one.
+
     Raises:
         InputError: the metric is unknown or not in the report, or the baseline is missing or not comparable.
     """
@@ -97,6 +100,9 @@ def _difference(report: GapReport, baseline: GapReport | None, budget: Budget) -
 
     Leaving out a real photo moves both values. The two sets are taken as independent samples, which is conservative
     when they show the same scenes. Where all leave-one-out values are equal it is one set, and the error is 0.
+
+    Returns:
+        The difference with its error, or without where either has none.
     """
     if baseline is None:
         raise InputError(f"the budget {budget} needs the report to compare with: --baseline old/report.json")

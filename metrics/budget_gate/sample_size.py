@@ -31,6 +31,9 @@ def more_images(estimate: Estimate, distance: float, quantile: float) -> More | 
     one over the images of the set and one over the real photos; what is left (a baseline's own images) stays. More
     images of the set alone where that suffices, else more real photos alone, else both alike. None where nothing
     below MOST would do.
+
+    Returns:
+        How many more of either, or None.
     """
     if estimate.se is None or not estimate.se > 0 or not math.isfinite(distance):
         return None

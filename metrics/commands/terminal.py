@@ -88,6 +88,9 @@ def bar(what: str = "") -> Iterator[Callback]:
     """A callback that draws a bar with rate and remaining time; nothing when stderr is no terminal.
 
     The bar is called ``what``, or as the step says.
+
+    Yields:
+        What is to be called with every step.
     """
     console = Console(stderr=True)
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()]

@@ -17,6 +17,9 @@ def gap_closed(before: Measured, after: Measured, floor: Measured, *, paired: bo
 
     Leaving out a real image moves all three distances together. ``paired``: before and after are two versions of the
     same images, which are then left out together. No error bar where a distance has none.
+
+    Returns:
+        The share, with its error where every distance has one.
     """
     own, b, f = after.measurement, before.measurement.value, floor.measurement.value
     bare = replace(own, se=None, low=None, high=None, p=None, warnings=())

@@ -190,6 +190,9 @@ def _profile(features: Mapping[str, FeatureSet], columns: Mapping[str, slice]) -
 
     By the RBF kernel, whose bandwidth follows the reference: KID's cubic kernel explodes on the large values inside a
     network.
+
+    Returns:
+        A measurement per level.
     """
 
     def level(one: FeatureSet, name: str) -> FeatureSet:

@@ -38,6 +38,9 @@ def embedding_map(x: Features, y: Features) -> EmbeddingMap:
         x: features of the synthetic images.
         y: features of the real images.
 
+    Returns:
+        Coordinates of both sets, and the share of variance that they show.
+
     Raises:
         InputError: as ``metrics.statistics.pair.check_pair``.
     """

@@ -45,6 +45,9 @@ def causes(
 
     Both arguments hold the set under test first; images are None where features were given instead, and then nothing
     can be said of low-level differences. Nothing at all where ``count`` is 0.
+
+    Returns:
+        The images to blame on either side, low-level differences, and the map.
     """
     if count == 0:
         return Causes()

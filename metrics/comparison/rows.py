@@ -36,6 +36,9 @@ def measured_rows(
         seed: decides halvings and projections.
         notes: lines for people, said with the set under test.
         p: the p-value of a metric, of the set under test.
+
+    Returns:
+        The rows in the order of their roles; what was measured, by role and metric.
     """
     reference = features["real"]
     roles = [role for role in ("before", "after", "floor") if role in features]

@@ -45,6 +45,9 @@ class Sets:
     def only(self, *roles: str) -> Sets:
         """The sets of these roles.
 
+        Returns:
+            Those sets.
+
         Raises:
             InputError: one of them is no set of images.
         """
@@ -57,6 +60,9 @@ class Sets:
         self, network: Extractor | None, batch_size: int, cache: FeatureCache | None, progress: Callback
     ) -> dict[str, FeatureSet]:
         """Features of every role; ``network`` may be None where all were given.
+
+        Returns:
+            By role, the features of that set.
 
         Raises:
             InputError: no image of a set could be read, or fewer than two independent ones.
@@ -149,6 +155,9 @@ def open_sets(sources: Mapping[str, Any], crops: int, seed: int) -> Sets:
     """Open every source, cut crops of the photos, and check that there are enough independent images.
 
     Crops are as large as the short side of the first image under test.
+
+    Returns:
+        The sets by role.
 
     Raises:
         InputError: as the readers; crops of features, or fewer than none; too few images.

@@ -24,6 +24,9 @@ def measure_slices(
     A slice is compared with the same slice of ``real`` where that has LEAST images in two groups, else with all of
     ``real``. With ``permutations`` every slice has a p-value and its adjusted one. Slices that are too small are listed
     with a value of NaN.
+
+    Returns:
+        A slice per value, those that are too small last.
     """
     ours, theirs = (slices(features.labels, features.tags) for features in (after, real))
     chosen = [slice_ for slice_ in ours.rows if slice_.partition(": ")[0] in names]

@@ -27,6 +27,9 @@ def slices(labels: Sequence[str | int | None], tags: Sequence[Mapping[str, str]]
         labels: N labels, None for an image without one.
         tags: the tags of N images, or nothing.
         least: images that a slice needs.
+
+    Returns:
+        Row numbers by slice, and how many images small values have.
     """
     found: dict[str, list[int]] = {}
     for row, label in enumerate(labels):
@@ -45,6 +48,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     With the values sorted, ``p(1) <= ... <= p(m)``, the i-th becomes ``max over j <= i of min(1, (m − j + 1) p(j))``.
     Rejecting where it is at most alpha keeps the chance of any false rejection at alpha, however the tests depend.
+
+    Returns:
+        As many values as there were given, each at most 1.
     """
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted = [1.0] * len(p_values)

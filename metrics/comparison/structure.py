@@ -37,6 +37,9 @@ def gradient_correlation(
     1: all gradients are where they were, in proportion; about 0: unrelated. Where correlation is undefined because a
     gradient magnitude is the same everywhere (a flat image), it is 1 if both are, and 0 if one is.
 
+    Returns:
+        −1 to 1 for two arrays, ``[N]`` of them for two batches.
+
     Raises:
         InputError: not uint8, not an image or a batch, or the two differ in shape.
     """
@@ -61,6 +64,9 @@ def edge_f_score(
     that edges meet by chance, 0.16 for photos and fractals at the default tolerance. Images without edges:
     1 if neither has one, 0 if one has.
 
+    Returns:
+        0 to 1 for two arrays, ``[N]`` of them for two batches.
+
     Raises:
         InputError: as :func:`gradient_correlation`; negative ``tolerance``.
     """
@@ -74,6 +80,9 @@ def edges(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
 
     A pixel is an edge where the luminance gradient's magnitude lies in the image's top 1 − QUANTILE and is no smaller
     than both its neighbours one pixel along the gradient (bilinear interpolation).
+
+    Returns:
+        The mask.
     """
     return _edges(_luminance(_checked(image)[0]))
 

@@ -46,6 +46,9 @@ def witness(x: Features, y: Features, *, groups_x: Groups | None = None, groups_
 
     Memory beside the features is O(BLOCK · (N + M)).
 
+    Returns:
+        A score per image of either set, high where it makes the gap, and its nearest neighbour in the other.
+
     Raises:
         InputError: as ``metrics.statistics.kid.kid``.
     """

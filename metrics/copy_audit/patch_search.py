@@ -65,6 +65,9 @@ class Descriptor:
         """Descriptors ``[N,COMPONENTS]`` of all patches of ``[3,h,w]`` with contrast, and corners ``[N,2]`` (x, y).
 
         By convolution: the components carry no mean colour, so that need not be removed first.
+
+        Returns:
+            Both for the same patches.
         """
         image = reduced[None] - 128  # keeps float32 squares small
         fields = conv2d(image, self.basis.T.reshape(-1, 3, CELLS, CELLS), stride=stride)[0]
@@ -86,6 +89,9 @@ def cut_patches(
     """Patches ``float32 [N,3·CELLS²]`` of ``uint8 [H,W,3]`` and their boxes ``[N,3]`` in its pixels.
 
     ``places [N,2]`` are fractions in [0, 1) of the room that a patch has downwards and to the right.
+
+    Returns:
+        Patches and boxes (left, top, side).
     """
     reduced = _reduced(image, scale.side)
     room = np.array(reduced.shape[1:]) - CELLS + 1
@@ -114,6 +120,9 @@ def search(
     A crop that spans a fraction f of the photo's short side looks, reduced, like the photo reduced to a short side of
     ``scale.side`` / f: these are the levels searched. Patches of the photo below CONTRAST match nothing.
     Memory: the descriptors of one level of the photo, and [2·Q, BLOCK] correlations.
+
+    Returns:
+        Per patch the photo's region, its correlation and whether it is mirrored.
     """
     queries = torch.cat([descriptor(patches), descriptor(mirror(patches))]).to(device)
     best = torch.full((len(queries),), -1.0, device=device)

@@ -63,6 +63,9 @@ def load_levels(
 ) -> Extractor:
     """All of ``levels(name)`` in one extractor, from one pass per image; ``Extractor.columns`` says which is where.
 
+    Returns:
+        One extractor, whose columns are those of all levels.
+
     Raises:
         InputError: as :func:`load_extractor`.
     """
@@ -73,6 +76,9 @@ def levels(name: str = DEFAULT) -> tuple[str, ...]:
     """Extractors from low to high level for a gap profile: at most four layers of ``name``, then ``name`` itself.
 
     ``levels("inception")`` is ``("inception/64", "inception/192", "inception/768", "inception")``.
+
+    Returns:
+        Names for ``load_extractor``.
 
     Raises:
         InputError: unknown name (near names are suggested).

@@ -36,6 +36,9 @@ SIDE = 224
 def load(name: str, *, weights: Path | None = None) -> Network:
     """The network, with weights from the Hugging Face cache or hub, or from ``weights``.
 
+    Returns:
+        The network with its preprocessing.
+
     Raises:
         InputError: unknown model, weights that do not fit, or no way to fetch them.
     """

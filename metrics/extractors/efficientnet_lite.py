@@ -26,6 +26,9 @@ from .weights import read_weights
 def load(name: str, *, weights: Path | None = None) -> Network:
     """The network of ``efficientnet-lite0`` or ``efficientnet-lite2``: 1280 features, the pooled last layer.
 
+    Returns:
+        The network with its preprocessing.
+
     Raises:
         InputError: the package with the weights is not installed, or the file does not fit the network.
     """

@@ -35,6 +35,9 @@ def load(name: str = "inception", *, weights: Path | None = None) -> Network:
     With ``weights``, a file of the same tensors. If it is not the published file, bit for bit, the extractor is called
     ``inception-<first 8 digits of its SHA-256>``, because its numbers are not those of the published metrics.
 
+    Returns:
+        The network with its preprocessing.
+
     Raises:
         InputError: unknown preset, or weights that are neither given, cached nor downloadable, or do not fit.
     """
@@ -101,6 +104,9 @@ def _network(path: Path) -> torch.nn.Sequential:
 
     Upstream loads with ``weights_only=False``, which runs code in the file. So the file is read as tensors first, and
     upstream gets a clean copy of those.
+
+    Returns:
+        The modules in a row.
     """
     tensors = read_weights(path)
     clean = io.BytesIO()

@@ -26,6 +26,9 @@ SCALES = 3
 def load(name: str, *, weights: Path | None = None) -> Network:
     """294 features: the mean and standard deviation of the colours and of two layers at 128, 64 and 32 pixels.
 
+    Returns:
+        The network with its preprocessing.
+
     Raises:
         InputError: ``weights`` is given; there is nothing that it could replace.
     """

@@ -27,6 +27,9 @@ def load(name: str, *, weights: Path | None = None) -> Network:
     Pretrained weights come through timm's own loader, from the Hugging Face cache or hub (``HF_HUB_OFFLINE=1`` keeps it
     to the cache), or from ``weights``.
 
+    Returns:
+        The network with the model's own preprocessing.
+
     Raises:
         InputError: unknown model or tag, no weights, weights that do not fit, or no way to fetch them.
     """

@@ -20,6 +20,9 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 def weight_file(path: Path) -> Path:
     """``path``, or the weight file in it where it is a folder, such as a model repository fetched from the hub.
 
+    Returns:
+        The file; whether it exists is not looked at.
+
     Raises:
         InputError: a folder that holds none, or several that could be meant.
     """
@@ -41,6 +44,9 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a ``.safetensors`` file, or of a PyTorch file read with ``weights_only=True``, on the CPU.
 
     A training checkpoint that keeps its tensors under ``state_dict`` or ``model`` is unwrapped.
+
+    Returns:
+        By name, tensors on the CPU.
 
     Raises:
         InputError: no such file, damaged, holds anything but tensors, or would have to run code to load.

@@ -23,6 +23,9 @@ _UNSAFE = "no plain array, and pickled Python objects are never loaded, as they 
 def array_names(path: Path) -> list[str]:
     """The names of the arrays in a ``.npz``, or ``features`` for a ``.npy``.
 
+    Returns:
+        Names in the order of the file.
+
     Raises:
         InputError: no such file, or damaged.
     """
@@ -39,6 +42,9 @@ def array_names(path: Path) -> list[str]:
 
 def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     """The arrays of these names, of those that are in the file; sizes are compared before anything is allocated.
+
+    Returns:
+        By name, arrays as they are stored.
 
     Raises:
         InputError: no such file, damaged, an array of Python objects, or arrays of more than 4 GiB in all.

@@ -39,6 +39,9 @@ _CHECK = 16  # bytes of checksum at the end of a row
 def default_folder() -> Path:
     """``$REVERSE_STYLIZE_CACHE``, else ``reverse-stylize/features`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
 
+    Returns:
+        The folder; it need not exist.
+
     Raises:
         RuntimeError: neither is set, and this user has no home.
     """

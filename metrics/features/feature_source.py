@@ -44,6 +44,9 @@ def open_features(
     was made: it can be compared with another plain array of the same width only. Whether features can be compared is
     for :func:`metrics.features.extraction.check_comparable` to say.
 
+    Returns:
+        Features ``float32 [N,D]`` with keys, labels and groups.
+
     Raises:
         InputError: as the readers; features that are not finite, or not ``[N,D]``; statistics instead of features.
     """

@@ -36,6 +36,9 @@ def join_copies(groups: Sequence[str], photos: Sequence[str], digests: Sequence[
         groups: of every row.
         photos: the whole image that each row is of.
         digests: of the content of that image.
+
+    Returns:
+        A group per row, and the note.
     """
     copies = len(set(photos)) - len(set(digests))
     if copies <= 0:

@@ -24,6 +24,9 @@ def read_statistics(path: str | Path) -> tuple[Array, Array]:
 
     The file does not say which extractor it is from: compare only what was made alike.
 
+    Returns:
+        Both in float64.
+
     Raises:
         InputError: as ``read_arrays``; no ``mu`` and ``sigma``, shapes that do not match, values that are not finite,
             or a covariance that is not symmetric or has negative variances.
@@ -52,6 +55,9 @@ def read_statistics(path: str | Path) -> tuple[Array, Array]:
 
 def read_skipped(path: str | Path) -> tuple[tuple[str, str], ...]:
     """(Key, reason) of every image that is not in the statistics, where the file says so.
+
+    Returns:
+        Pairs; none where the file does not say.
 
     Raises:
         InputError: as ``read_arrays``.

@@ -36,6 +36,9 @@ def is_array(source: Any) -> bool:
 def open_array(source: Any) -> ImageSet:
     """The images of ``uint8 [N,3,H,W]`` or ``[N,H,W,3]``; keys are row numbers.
 
+    Returns:
+        An item per image.
+
     Raises:
         InputError: another shape or dtype, no image, or images smaller than 8 pixels.
     """
@@ -81,6 +84,9 @@ def check_dtype(array: np.ndarray, what: str) -> None:
 
 def one_image(value: Any) -> np.ndarray:
     """A Pillow image, or ``uint8 [3,H,W]``, ``[1,H,W]``, ``[H,W,3]`` or ``[H,W]``, as ``uint8 [H,W,3]``.
+
+    Returns:
+        ``uint8 [H,W,3]``.
 
     Raises:
         InputError: another dtype.

@@ -35,6 +35,9 @@ class Found:
 def assemble(root: Path, found: Found, kind: str = "folder") -> ImageSet:
     """The image set of all files of a root: images, metadata, companions, and what is neither.
 
+    Returns:
+        The images in the order of their keys, with losses and notes.
+
     Raises:
         InputError: no image, two images of one key, broken metadata, or a label that is neither text nor a number.
     """
@@ -56,6 +59,9 @@ def items(
     root: Path, images: Mapping[str, File], rows: Mapping[str, Mapping[str, Any]], beside: Callable[[str], File | None]
 ) -> list[Item]:
     """One item per image, in natural order of the keys; ``beside`` gives companions by their names.
+
+    Returns:
+        Items with keys, labels, groups, tags and companions.
 
     Raises:
         InputError: two images of one key.
@@ -87,6 +93,9 @@ def item(
     """One item: label and group as its ``row`` has them, else the folder in the key, and the key.
 
     With ``split`` the first folder in the key is a tag and no label.
+
+    Returns:
+        The item.
     """
     label, group = row.get("label"), row.get("group")
     if not isinstance(label, str | int | None):
@@ -116,6 +125,9 @@ def top_folder(names: Iterable[str], *, by_metadata: bool = False) -> str:
 
     The one folder that holds everything is a dataset, and no class, if metadata lie in it; and, unless only
     ``by_metadata``, if it holds folders but no images, and is not called as a split.
+
+    Returns:
+        The folder with a slash, or ''.
     """
     parts = [name.split("/") for name in names]
     first = {part[0] for part in parts}

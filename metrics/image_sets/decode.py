@@ -63,6 +63,9 @@ def decode(source: Path | bytes) -> np.ndarray:
     ignored, as browsers do), alpha is composited on white, 16-bit and float samples are scaled to 8 bits, and of
     several frames the first is taken. Texts and other data that are not pixels are not looked at.
 
+    Returns:
+        ``uint8 [H,W,3]``.
+
     Raises:
         ImageError: not an image, truncated, unreadable, checksums that do not match, larger than MAX_PIXELS or
             MAX_BYTES, smaller than MIN_SIDE, or samples whose white is not known: integers of 32 bits, or of 16 bits

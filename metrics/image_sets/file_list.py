@@ -41,6 +41,9 @@ def open_files(paths: Sequence[Path], root: Path | None = None, name: Path | Non
 
     Metadata are read in that folder and in those between it and the images. Errors call the list ``name``.
 
+    Returns:
+        The images, with losses and notes.
+
     Raises:
         InputError: none named, one named twice, or not a file.
     """
@@ -129,6 +132,9 @@ def expand(pattern: str) -> list[Path] | None:
     Files, and what a glob matches beside them: folders and dangling links.
 
     None where the text is no pattern.
+
+    Returns:
+        Paths in the order of the pattern, or None.
 
     Raises:
         InputError: nothing matches, or a file that a brace pattern names does not exist.

@@ -53,6 +53,9 @@ def is_saved(folder: Path) -> bool:
 def open_saved(folder: Path) -> ImageSet:
     """The images of a folder that ``save_to_disk`` wrote.
 
+    Returns:
+        The images in the order of the rows.
+
     Raises:
         InputError: the package datasets is missing, a damaged folder, or one of several splits.
     """
@@ -77,6 +80,9 @@ def open_saved(folder: Path) -> ImageSet:
 
 def open_dataset(dataset: Any, folder: Path | None = None) -> ImageSet:
     """The images of a ``datasets.Dataset``: keys are row numbers, other columns are labels, groups and tags.
+
+    Returns:
+        The images in the order of the rows.
 
     Raises:
         InputError: no dataset of rows, empty, no image column, or several and none is named ``image``.
@@ -131,6 +137,9 @@ def _is_plain(name: str, feature: Any, datasets: Any) -> bool:
     """Whether a column is of texts and numbers, or of lists and mappings of such, like boxes: neither media nor bytes.
 
     Label and group are single values.
+
+    Returns:
+        Whether it is.
     """
     if isinstance(feature, datasets.Value):
         return "binary" not in feature.dtype

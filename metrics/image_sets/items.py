@@ -182,6 +182,9 @@ class ImageSet(Sequence[Item]):
         larger one), so that statistics can treat the crops of one photo as what they are: not independent. The same
         (seed, key) gives the same crop anywhere. Images that cannot be opened are left out and listed in
         ``losses``.
+
+        Returns:
+            The crops; nothing is cut before they are read.
         """
         items: list[Item] = []
         losses = list(self.losses)
@@ -219,6 +222,9 @@ def draw_crop(width: int, height: int, size: int, rng: np.random.Generator) -> C
 
 def cut(image: np.ndarray, crop: Crop) -> np.ndarray:
     """The region of ``image`` (``uint8 [H,W,3]``), resized with an antialiasing Lanczos filter.
+
+    Returns:
+        ``uint8 [size,size,3]``.
 
     Raises:
         ImageError: the region is not inside the image.

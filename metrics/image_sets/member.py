@@ -20,6 +20,9 @@ Stamp = tuple[int, int]
 def safe_name(archive: Path, name: str) -> str:
     """The name of a member without a leading ``./``.
 
+    Returns:
+        The name, relative and inside the archive.
+
     Raises:
         InputError: no name, an absolute name, or one with ``..``, backslashes or control characters.
     """

@@ -49,6 +49,9 @@ def is_metadata(name: str) -> bool:
 def read_metadata(root: Path) -> dict[str, Row]:
     """The rows of ``metadata.jsonl`` in a folder by their ``file_name`` as it is; empty when the file does not exist.
 
+    Returns:
+        Rows by name.
+
     Raises:
         InputError: a line is not a JSON object with a ``file_name``.
     """
@@ -62,6 +65,9 @@ def collect(files: Mapping[str, Callable[[], tuple[bytes, str]]], present: Calla
     Args:
         files: by the metadata file's name below the root, what gives its bytes and its place for people.
         present: whether a name below the root is that of a file of the set.
+
+    Returns:
+        Rows by the name of their image, and what was odd about them.
 
     Raises:
         InputError: a file that cannot be parsed, or two in one folder.
@@ -86,6 +92,9 @@ def normalised(name: str, folder: str = "") -> str | None:
     r"""A name in the metadata of ``folder`` as a name below the root, as Hugging Face datasets reads it.
 
     ``./a.png``, ``b/../a.png`` and ``.\a.png`` are ``a.png``. None for an absolute name or one that leaves the root.
+
+    Returns:
+        The name with forward slashes, or None.
     """
     text = name.replace("\\", "/")
     if text.startswith("/") or re.match(r"[A-Za-z]:", text):
@@ -98,6 +107,9 @@ def companions(row: Mapping[str, Any]) -> dict[str, str]:
     """The files that a row names beside its image, by column: ``mask_file_name`` and the like; empty cells name none.
 
     ``file_name`` itself is no companion.
+
+    Returns:
+        Names by column.
     """
     return {
         column: str(value)
@@ -110,6 +122,9 @@ def tags(row: Mapping[str, Any]) -> dict[str, str]:
     """The columns with a single text, number or truth value that are not the name, label, group or a companion.
 
     A number that is none (NaN), as an empty cell of a data frame is written, is no tag.
+
+    Returns:
+        Texts by column.
     """
     beside = companions(row)
     return {

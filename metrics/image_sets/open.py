@@ -117,6 +117,9 @@ def _open_file(path: Path) -> ImageSet:
 def read_location(text: str) -> np.ndarray:
     """The image that an item's ``location`` names, as ``uint8 [H,W,3]`` sRGB: a file, or a member of a zip or tar.
 
+    Returns:
+        ``uint8 [H,W,3]``.
+
     Raises:
         ImageError: as ``decode``; no such file or member; or the image was in memory and is not a file.
     """

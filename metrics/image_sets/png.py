@@ -41,6 +41,9 @@ def read_png(data: bytes) -> Png:
     Args:
         data: the file; begins with SIGNATURE.
 
+    Returns:
+        One frame as a plain PNG, with what was in it beside the pixels.
+
     Raises:
         DamagedPng: cut off, a checksum that does not match, no pixels.
     """

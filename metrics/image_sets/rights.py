@@ -40,6 +40,9 @@ def of_sidecar(data: bytes) -> Rights:
 def of_reuse(data: bytes, where: str) -> Callable[[str], Rights]:
     """What a ``REUSE.toml`` says about a file, named relative to it; its last annotation that fits counts.
 
+    Returns:
+        A function from a name to its rights.
+
     Raises:
         InputError: not such a file.
     """

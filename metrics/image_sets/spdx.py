@@ -42,6 +42,9 @@ def of_deed(url: str) -> str | None:
 def names(words: Sequence[str]) -> frozenset[str]:
     """The SPDX names in words of a command line, in any case.
 
+    Returns:
+        Names as SPDX writes them.
+
     Raises:
         InputError: no licence that SPDX knows; near names are suggested.
     """
@@ -60,6 +63,9 @@ def satisfied(text: str, allowed: Collection[str]) -> bool:
     """Whether one who may use ``allowed`` licences may use what is under the expression ``text``.
 
     OR lets choose, AND asks for both, and an exception (WITH) only adds rights.
+
+    Returns:
+        Whether they may.
     """
     expression = canonical(text)
     if expression is None:

@@ -73,6 +73,9 @@ def open_tars(paths: Sequence[Path], root: Path) -> ImageSet:
     else ``label`` in its ``.json``, else as a folder has it; other values of the ``.json``, and the image's row in a
     file of metadata in the shard, are its metadata. Images beside a plain one (``a.seg.png`` beside ``a.jpg``) are its
     companions; further members are passed over, and noted.
+
+    Returns:
+        The images, with losses and notes.
     """
     shards = [_shard(path) for path in paths]
     samples: dict[str, Sample] = {}
@@ -176,6 +179,9 @@ def _is_image_field(field: str) -> bool:
 
 def tar_members(path: Path) -> dict[str, TarMember]:
     """The files of a tar by their names.
+
+    Returns:
+        Where each file lies in the tar; nothing is read yet.
 
     Raises:
         InputError: no tar, compressed, damaged, links or devices, unsafe names, two members of one name.

@@ -54,6 +54,9 @@ def open_dataset(source: Any) -> ImageSet:
     loader, and a dataset that can only be iterated, is iterated once and its images kept in memory.
     Labels come from ``targets`` where the dataset has them (torchvision); else every pair is read once for its label.
 
+    Returns:
+        The images in the order of the dataset.
+
     Raises:
         InputError: empty, float images, or a loader of more than 4 GiB.
     """

@@ -77,6 +77,9 @@ def open_zip(path: Path) -> ImageSet:
 def zip_members(path: Path) -> dict[str, ZipMember]:
     """The files of a zip by their names.
 
+    Returns:
+        Where each file lies in the zip; nothing is unpacked.
+
     Raises:
         InputError: no zip, damaged, encrypted, compressed by another method than deflate, links, unsafe names, bombs,
             members that overlap or have one name.

@@ -22,6 +22,9 @@ def to_json(report: GapReport) -> str:
     ``schema`` comes first, then the dataclass fields as declared; mappings keep their order and text is ASCII with
     escapes. NaN and infinities become null.
 
+    Returns:
+        The document.
+
     Raises:
         TypeError: ``config`` holds something that JSON cannot say.
     """
@@ -33,6 +36,9 @@ def from_json(text: str) -> GapReport:
     """The report that ``to_json`` wrote; ``from_json(to_json(r)) == r`` for finite numbers.
 
     Two things JSON cannot carry: a null ``value`` reads back as NaN, and a tuple inside ``config`` as a list.
+
+    Returns:
+        The report.
 
     Raises:
         InputError: not JSON, another schema, or a field that is missing, unknown or of the wrong type.

@@ -45,6 +45,9 @@ def to_html(report: GapReport) -> str:
 
     The page holds at most 120 thumbnails of ``grid.LARGEST`` bytes and ``scatter.POINTS`` points, and every list and
     text on it is cut at a bound, so that it stays below about 8 MB; pages of ordinary photos have 1 to 3 MB.
+
+    Returns:
+        The page.
     """
     return environment().get_template("report.html").render(**_numbers(report), **_images(report), **_origin(report))
 
@@ -144,6 +147,9 @@ def environment() -> Environment:
     """The templates of this package: text is escaped, an undefined name is an error.
 
     ``script`` and ``style`` are the two files that every page holds, and ``policy`` lets only these two run.
+
+    Returns:
+        An environment of Jinja2.
     """
     environment = Environment(
         loader=PackageLoader("metrics", "report/templates"),

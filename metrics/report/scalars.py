@@ -31,6 +31,9 @@ def scalars(report: GapReport, result: GateResult | None = None) -> dict[str, fl
     ``gate/inconclusive`` count the checks of ``result``. Names hold letters, digits and ``_ . / -`` only, which every
     tracker takes; two slices that then read alike are told apart by a number. The extractor is left out of the
     names: only numbers of one extractor make a curve.
+
+    Returns:
+        Numbers by name.
     """
     found: dict[str, float] = {}
     for path, value in _numbers(report):

@@ -37,6 +37,9 @@ def scatter(report: GapReport) -> Scatter | None:
     """The map, with one scale for both axes; None without a finite point.
 
     At most POINTS are drawn, evenly thinned; images that explain the gap are always among them.
+
+    Returns:
+        The dots in their view box, or None.
     """
     points = [point for point in report.points if abs(point.x) <= FARTHEST and abs(point.y) <= FARTHEST]
     if not points:

@@ -30,6 +30,9 @@ def gate_markdown(result: GateResult, report: GapReport | None = None, limit: in
     """The result as GitHub-flavoured Markdown of at most ``limit`` bytes of UTF-8: headline, table, reasons.
 
     ``report`` adds the images that explain the gap, where it names any, unless all passed. Names can inject no markup.
+
+    Returns:
+        Markdown.
     """
     checks = worst_first(result.checks)
     shown = len(checks)
@@ -61,6 +64,9 @@ def to_annotations(result: GateResult, file: str | None = None) -> list[str]:
     """GitHub workflow commands, one a line to print: an error per failed check, a warning per inconclusive one.
 
     ``file`` is the budgets file, relative to the repository, that they are pinned to.
+
+    Returns:
+        Lines to print.
     """
     lines: list[str] = []
     for verdict, command in COMMANDS.items():

@@ -94,6 +94,9 @@ class BlockKid:
     def result(self) -> BlockKidValue:
         """The mean over all complete blocks.
 
+        Returns:
+            The mean, its standard error and the images that no block holds.
+
         Raises:
             InputError: no block is complete.
         """
@@ -155,6 +158,9 @@ class BlockKid:
     @classmethod
     def load(cls, path: Path) -> BlockKid:
         """Read what ``save`` wrote.
+
+        Returns:
+            The state, to go on with.
 
         Raises:
             InputError: no such file, damaged, or another schema.

@@ -70,6 +70,9 @@ def c2st(
     Groups are ordered by a hash of ``(seed, name)``, which decides folds and permutations; without groups the name is
     the row's number.
 
+    Returns:
+        Area under the curve, its p-value, and the areas under permuted labels.
+
     Raises:
         InputError: as ``metrics.statistics.pair.check_pair`` and ``group_index``; or fewer than one permutation.
     """

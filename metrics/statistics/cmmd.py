@@ -44,6 +44,9 @@ class Cmmd:
 def cmmd(x: Features, y: Features, *, groups_x: Groups | None = None, groups_y: Groups | None = None) -> Cmmd:
     """CMMD of features ``x [N,D]`` and ``y [M,D]``, in float64. Groups are as for ``metrics.statistics.kid.kid``.
 
+    Returns:
+        The unbiased value with its error, and the published one.
+
     Raises:
         InputError: as ``metrics.statistics.kid.kid``; or a row of zeros, which has no direction.
     """

@@ -76,6 +76,9 @@ def frechet_from_moments(x: Moments, y: Moments) -> Frechet:
     The same as ``frechet`` of all their rows to 1e-8 where there are more rows than features, and to 1e-6 otherwise
     (a covariance holds the square of the features' scale); keep the features themselves where they are fewer.
 
+    Returns:
+        The value, and the bias to expect at these sizes where that can be said.
+
     Raises:
         InputError: states of two extractors, or fewer than two rows in one.
     """
@@ -91,6 +94,9 @@ def frechet_from_moments(x: Moments, y: Moments) -> Frechet:
 
 def frechet_from_statistics(mean1: Features, covariance1: Features, mean2: Features, covariance2: Features) -> float:
     """Fréchet distance from means ``[D]`` and covariances ``[D,D]``, computed in float64.
+
+    Returns:
+        The distance, never negative.
 
     Raises:
         InputError: shapes that do not match, NaN or infinity, or a covariance that is not symmetric or has a
@@ -109,6 +115,9 @@ def first_order_bias(x: Features, y: Features) -> float:
 
     (1/N + 1/M) · [Σᵢ λᵢ + ½ Σᵢⱼ λᵢλⱼ(1 + δᵢⱼ)/(λᵢ + λⱼ)], λ the eigenvalues of the pooled covariance: perturbation of
     eq. 6 around equal covariances, Wishart noise. Within 3 % for N ≥ 10 D on Gaussians.
+
+    Returns:
+        The bias.
 
     Raises:
         InputError: as ``frechet``; or fewer than 2 D images on a side, where the expansion does not hold.
@@ -165,6 +174,9 @@ def _distance_if_accurate(shift: torch.Tensor, covariance1: torch.Tensor, covari
 
     With Σ₁ = LLᵀ they are the roots of the eigenvalues of LᵀΣ₂L, each of which is off by a few ε times the largest, and
     its root by that over twice the root. The true error is some 1 000 times less than this worst case.
+
+    Returns:
+        The distance, or None.
     """
     lower, failed = torch.linalg.cholesky_ex(covariance1)
     if failed:

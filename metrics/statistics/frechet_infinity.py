@@ -45,6 +45,9 @@ def frechet_infinity(x: Features, y: Features, *, draws: int = 3, seed: int = 0)
     At each of ``SIZES`` sizes from 2 D to min(N, M), ``draws`` random subsets of both sets without replacement,
     ordinary least squares on 1/N. Small negative values are possible where there is no gap.
 
+    Returns:
+        The intercept, and the line that was fitted.
+
     Raises:
         InputError: as ``metrics.statistics.kid.kid``; no draw.
         UndefinedError: fewer than 4 D images on a side (a line needs N to double).

@@ -37,6 +37,9 @@ def frechet_of_sources(
     the distance is exact at any size. ``tell`` gets a line about every image that took no part, and about what was
     passed over.
 
+    Returns:
+        The distance.
+
     Raises:
         InputError: as the readers; other numbers of features, or features of another extractor.
     """

@@ -81,6 +81,9 @@ def quadratic_forms(
 
     ``members`` is 0/1, float64 ``[N+M,B]``; ``groups`` numbers the group of each row. Every tile is made once and
     serves all kernels and all columns by one matrix product each. Returns float64 ``[B]`` and ``[N+M]`` per kernel.
+
+    Returns:
+        Per kernel, forms ``float64 [B]`` and row sums ``float64 [N+M]``.
     """
     index = torch.from_numpy(groups).to(members.device)
     single = len(np.unique(groups)) == len(groups)

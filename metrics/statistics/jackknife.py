@@ -42,6 +42,9 @@ def jackknife(*leave_one_out: npt.ArrayLike) -> Jackknife:
     than the smallest sample's, and close to those of the sample that contributes most.
 
     Undefined, never silently zero, when a sample has fewer than two groups or a leave-one-out value is not finite.
+
+    Returns:
+        Standard error and degrees of freedom, or why there are none.
     """
     variances: list[float] = []
     for index, values in enumerate(leave_one_out, 1):

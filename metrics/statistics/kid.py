@@ -55,6 +55,9 @@ def cubic_of_dots(dots: torch.Tensor, d: int) -> torch.Tensor:
 
     The constant 1 cancels in every MMD and leave-one-out value. Leaving it out of the arithmetic, instead of
     subtracting it, keeps the small differences that float32 would round away.
+
+    Returns:
+        Kernel values less 1, of the shape of ``dots``.
     """
     t = dots.mul_(1 / d)
     return (t + 3).mul_(t).add_(3).mul_(t)

@@ -46,6 +46,9 @@ def kid_subsets(x: Features, y: Features, *, subsets: int = 100, size: int = 100
     Where subsets overlap enough, every pair of images is computed once and serves all of them by a 0/1 matrix of
     membership; otherwise each subset is computed by itself. Both give the same to rounding.
 
+    Returns:
+        Mean and spread over the subsets, and the value of each.
+
     Raises:
         InputError: as ``metrics.statistics.kid.kid``; a subset larger than a set (published numbers need at least 1 000
             images a side), fewer than 2 images or 1 subset.

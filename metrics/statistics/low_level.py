@@ -89,6 +89,9 @@ MEASURES = (
 def common_side(sizes: Iterable[tuple[int, int]]) -> int:
     """The side at which images of these sizes (two numbers each, any order) can be compared: the shortest, or SIDE.
 
+    Returns:
+        Side in pixels.
+
     Raises:
         InputError: no image, or one with a side below LEAST_SIDE.
     """
@@ -110,6 +113,9 @@ def measure_low_level(images: Iterable[npt.NDArray[np.uint8]], *, side: int = SI
     - edge density: percentage of pixels whose gradient at 1 px is that of a step of STEP L* or more.
 
     Pass the ``side`` that :func:`common_side` gives for *both* sets; images are read one at a time.
+
+    Returns:
+        By measure, a value per image.
 
     Raises:
         InputError: something else than an image, a side below LEAST_SIDE, or an image smaller than ``side``.
@@ -133,6 +139,9 @@ def low_level_gaps(
     Groups name each image's photo, as for ``metrics.statistics.kid.kid``. A sentence needs a Student interval of the
     difference that excludes 0 at a level which is LEVEL for all measures together (Bonferroni), and a visible
     difference.
+
+    Returns:
+        A gap per measure; those worth a sentence have one.
 
     Raises:
         InputError: fewer than two images or groups on a side, other measures or lengths, NaN or infinity.

@@ -50,6 +50,9 @@ def measure(name: str, x: FeatureSet, real: FeatureSet, *, seed: int = 0) -> Mea
 
     The RBF bandwidth is the median distance within ``real``, so that all sets measured against it share one scale.
 
+    Returns:
+        The measurement, with its leave-one-out values where it has such.
+
     Raises:
         InputError: features of different extractors, or too few images.
     """

@@ -63,6 +63,9 @@ def rbf(
     candidates can be compared only at one σ: pass it. Groups, precision and memory are as for
     ``metrics.statistics.kid.kid``.
 
+    Returns:
+        The value, its error, and the values with each group left out.
+
     Raises:
         InputError: as ``metrics.statistics.kid.kid``; a bandwidth that is not above 0, given or found.
     """
@@ -79,6 +82,9 @@ def energy(x: Features, y: Features, *, groups_x: Groups | None = None, groups_y
     Székely and Rizzo, "Energy statistics" (2013); it is the squared MMD with the kernel −|x − y|, here unbiased.
     Groups, precision and memory are as for ``metrics.statistics.kid.kid``.
 
+    Returns:
+        The value, its error, and the values with each group left out.
+
     Raises:
         InputError: as ``metrics.statistics.kid.kid``.
     """
@@ -93,6 +99,9 @@ def median_distance(x: Features, y: Features) -> float:
     or of two; of an even number of pairs it is the mean of the middle two. Where N + M exceeds ``MEDIAN_ROWS``, only
     the pooled rows round(linspace(0, N + M − 1, MEDIAN_ROWS)) are used, so that the order of the rows then matters a
     little (about 1 %).
+
+    Returns:
+        The distance, above 0.
 
     Raises:
         InputError: as ``metrics.statistics.kid.kid``.
@@ -122,6 +131,9 @@ def paired_difference(a: Mmd, b: Mmd, *, paired_rows: bool) -> tuple[float, Jack
     independent distances. ``paired_rows``: group g of one candidate and group g of the other are two versions of one
     image (before and after), and are left out together; otherwise the candidates are independent samples.
 
+    Returns:
+        The difference and its error.
+
     Raises:
         InputError: the references differ in size, or paired candidates do.
     """
@@ -144,6 +156,9 @@ def mmd(x: torch.Tensor, y: torch.Tensor, kernel: Kernel, groups_x: Groups | Non
     """The estimate for any symmetric kernel, from tensors that ``check_pair`` has passed.
 
     A constant may be left out of the kernel or added to it: it cancels in the value and in every leave-one-out value.
+
+    Returns:
+        The value, its error, and the values with each group left out.
 
     Raises:
         InputError: fewer than two groups, as many groups as rows were expected, or a kernel that overflows.

@@ -67,6 +67,9 @@ class Moments:
     def covariance(self) -> torch.Tensor:
         """Unbiased covariance, float64 ``[D,D]``.
 
+        Returns:
+            The matrix, on the state's device.
+
         Raises:
             InputError: fewer than two rows so far.
         """
@@ -82,6 +85,9 @@ class Moments:
     @classmethod
     def load(cls, path: Path, device: torch.device | str = "cpu") -> Moments:
         """Read what ``save`` wrote.
+
+        Returns:
+            The state, to go on with.
 
         Raises:
             InputError: no such file, damaged, or another schema.

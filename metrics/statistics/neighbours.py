@@ -25,6 +25,9 @@ def nearest(x: Features, y: Features) -> tuple[npt.NDArray[np.int64], npt.NDArra
 
     Of several rows at the same distance it is the first.
 
+    Returns:
+        Indices and Euclidean distances.
+
     Raises:
         InputError: as ``metrics.statistics.pair.check_pair``.
     """
@@ -39,6 +42,9 @@ def nearest(x: Features, y: Features) -> tuple[npt.NDArray[np.int64], npt.NDArra
 
 def radii(x: torch.Tensor, k: int, group: npt.NDArray[np.int64], name: str) -> torch.Tensor:
     """Squared distance of every row of ``x`` (float64 [N,D]) to the k-th nearest other group, float64 [N].
+
+    Returns:
+        ``float64 [N]``.
 
     Raises:
         InputError: not 1 ≤ k < groups; the message names ``name`` and the largest k.

@@ -16,6 +16,9 @@ Groups = Sequence[Hashable]
 def check_pair(x: Features, y: Features) -> tuple[torch.Tensor, torch.Tensor]:
     """Both feature sets as tensors ``[N,D]`` and ``[M,D]`` of one dtype, float32 or float64.
 
+    Returns:
+        Both tensors, on the device of ``x``.
+
     Raises:
         InputError: not ``[N,D]`` of float32 or float64, fewer than two rows, different D or devices, NaN or infinite
             features (the rows are named).
@@ -34,6 +37,9 @@ def check_pair(x: Features, y: Features) -> tuple[torch.Tensor, torch.Tensor]:
 
 def check_features(features: Features, name: str, *, least: int = 2) -> torch.Tensor:
     """One feature set as a tensor ``[N,D]``, float32 or float64, N at least ``least``; ``name`` is for the messages.
+
+    Returns:
+        The tensor, on the device of ``features``.
 
     Raises:
         InputError: as ``check_pair``.
@@ -57,6 +63,9 @@ def check_features(features: Features, name: str, *, least: int = 2) -> torch.Te
 
 def group_index(groups: Groups | None, rows: int, name: str) -> np.ndarray:
     """Each row's group as a number, in order of first appearance: int64 ``[rows]``; None gives every row its own.
+
+    Returns:
+        Numbers from 0 on.
 
     Raises:
         InputError: as many groups as rows were expected, or all rows are of one group.

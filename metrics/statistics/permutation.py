@@ -84,6 +84,9 @@ def permutation_test(
         groups_x: each row's independent unit, as for ``metrics.statistics.kid.kid``.
         groups_y: the same for ``y``.
 
+    Returns:
+        A p-value per statistic and the one of all together, with warnings.
+
     Raises:
         InputError: as ``metrics.statistics.kid.kid``; unknown, repeated or no statistics; fewer than one permutation;
             ``fid`` alone above ``DENSE_ROWS`` rows.

@@ -63,6 +63,9 @@ def precision_recall(
     ``groups_x`` and ``groups_y`` name each row's group, the photo that a crop comes from. Memory is O(BLOCK · (N + M))
     beside the features; values do not depend on the block or on the order of rows.
 
+    Returns:
+        Both with the number of neighbours behind them.
+
     Raises:
         InputError: as ``metrics.statistics.pair.check_pair``; or ``k`` or fewer independent images (groups) in a set.
     """
@@ -79,6 +82,9 @@ def density_coverage(
     x: Features, y: Features, *, k: int = 5, groups_x: Groups | None = None, groups_y: Groups | None = None
 ) -> DensityCoverage:
     """Density and coverage of synthetic features ``x [N,D]`` against real ones ``y [M,D]``; as ``precision_recall``.
+
+    Returns:
+        Both with the number of neighbours behind them.
 
     Raises:
         InputError: as ``precision_recall``.

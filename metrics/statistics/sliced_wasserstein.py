@@ -48,6 +48,9 @@ def sliced_wasserstein(x: Features, y: Features, *, projections: int = PROJECTIO
 
     The directions depend on ``seed``, D and ``projections`` only, so values of one D are compared along the same ones.
 
+    Returns:
+        The distance and its square, with the error that comes from having so few directions.
+
     Raises:
         InputError: as ``metrics.statistics.pair.check_pair``; or fewer than two projections.
     """
@@ -85,6 +88,9 @@ def _coupling(n: int, m: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     """The pieces on which both quantile functions are constant: widths (sum 1) and the ranks in x and in y.
 
     Breakpoints i/N and j/M are counted in whole units of 1/(N·M), so that equal ones coincide.
+
+    Returns:
+        Widths and ranks, ``[P]`` each.
     """
     ends = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
     starts = np.concatenate([[0], ends[:-1]])

@@ -74,6 +74,9 @@ def known_metrics() -> tuple[str, ...]:
 def metric(name: str) -> Metric:
     """The facts of a metric; ``kid@efficientnet-lite0`` is ``kid``.
 
+    Returns:
+        The facts.
+
     Raises:
         InputError: unknown name (near names are suggested), or a package's metric that breaks the contract.
     """

@@ -149,6 +149,9 @@ def class_token(token: str, label: str) -> str:
     """The placeholder of a class in the mode ``class-wise``: ``<style>`` and ``coat`` give ``<style-coat>``.
 
     A digest keeps apart names that differ only in what a token cannot hold: capitals, spaces, signs.
+
+    Returns:
+        The placeholder.
     """
     slug = "".join(letter if letter.isalnum() else "-" for letter in label.lower())
     if slug != label:

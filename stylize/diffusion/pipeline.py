@@ -48,6 +48,9 @@ def load_pipeline(model: str | Path = TINY, *, device: str = "cpu", dtype: str =
         device: where it runs, e.g. ``cuda``.
         dtype: ``float32``, ``float16`` or ``bfloat16``.
 
+    Returns:
+        The pipeline, with its tokenizer, text encoder, U-Net and autoencoder on ``device``.
+
     Raises:
         InputError: the extra is not installed; the model is missing, incomplete, pickled, SDXL or of another kind, or
             has no text encoder.

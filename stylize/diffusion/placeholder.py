@@ -69,6 +69,9 @@ def add_token(pipeline: Any, token: str, values: torch.Tensor) -> list[int]:
     """Add ``token`` with the vectors ``values [vectors, hidden]`` to tokenizer and text encoder; returns its ids.
 
     No other row of the embedding matrix changes by a bit.
+
+    Returns:
+        The ids of the new tokens, in the order of the vectors.
     """
     from transformers import AddedToken
 
@@ -90,6 +93,9 @@ def expanded(pipeline: Any, prompt: str) -> str:
 
 def prompt_ids(pipeline: Any, prompt: str, ids: Sequence[int]) -> list[int]:
     """Token ids of a prompt, padded to the model's length; ``ids`` have to be in it once each, in order.
+
+    Returns:
+        Ids, as many as the model reads.
 
     Raises:
         InputError: the prompt is too long, or something in it (a class name) hides or repeats the placeholder.
@@ -148,6 +154,9 @@ def read_embedding(path: Path) -> tuple[str, torch.Tensor]:
 
 def use_embedding(pipeline: Any, path: Path) -> tuple[str, list[int]]:
     """Add the embedding in ``path`` to the pipeline; returns its placeholder and the ids of its tokens.
+
+    Returns:
+        Placeholder and ids.
 
     Raises:
         InputError: not an embedding, of another width than this model's, or its placeholder is in the vocabulary.

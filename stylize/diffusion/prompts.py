@@ -47,6 +47,9 @@ def check_folder_name(label: str) -> None:
 def read_classes(source: str | Path) -> list[str]:
     """Class names from a text file with one a line, or the labels of a folder of images.
 
+    Returns:
+        Names in their order in the file, or sorted.
+
     Raises:
         InputError: missing or empty; a name twice; a name that breaks a prompt or cannot be a folder.
     """

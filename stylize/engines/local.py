@@ -34,6 +34,9 @@ def in_parallel(task: Callable[[Any], Any], arguments: Sequence[Any], workers: i
     sent to each process once and may keep what it loads. Closing the iterator, or any exception, stops the workers:
     those that are still busy after GRACE seconds are killed.
 
+    Yields:
+        What ``task`` returned, as soon as it is there.
+
     Raises:
         InputError: a worker process died.
     """

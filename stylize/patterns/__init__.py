@@ -60,6 +60,9 @@ def family_summary(name: str) -> str:
 def load_family(name: str) -> Family:
     """The family called ``name``.
 
+    Returns:
+        The family's module.
+
     Raises:
         InputError: the name is neither in :data:`FAMILIES` nor that of an installed package; near names are suggested.
     """

@@ -49,6 +49,9 @@ class System(NamedTuple):
 def system(maps: Any, chances: Sequence[float] | None = None) -> System:
     """The system of ``maps`` [M,D,D+1] with the given chances, or chances proportional to |det A| (all papers' rule).
 
+    Returns:
+        Maps and thresholds.
+
     Raises:
         InputError: no map has a determinant other than zero.
     """
@@ -73,6 +76,9 @@ def orbit(game: System, key: int, points: int, *, start: Sequence[float] | None 
     """``points`` points of the chaos game, float64 [D,points]; the first one is ``start`` (default: the origin).
 
     ``single`` plays the published game: all points belong to one orbit.
+
+    Returns:
+        Coordinates ``float64 [D,points]``.
     """
     count, dimensions = game.maps.shape[:2]
     out = np.empty((dimensions, points))
@@ -194,6 +200,9 @@ def pixels(points: np.ndarray, size: int) -> np.ndarray:
     """The pixel (row * size + column, int64 [T]; -1: none) of each point, the bounding box stretched over the image.
 
     x and y are scaled on their own to size - 2 pad pixels and truncated; y points up.
+
+    Returns:
+        Cells of the points, ``int64 [T]``.
     """
     box, free = bounds(points), pad(size)
     return cast(np.ndarray, place(points, box[:, 0], slope(size - 2 * free, box[:, 1] - box[:, 0]), free, size))
@@ -247,6 +256,9 @@ def paint_patches(where: Any, key: Any, hues: int, size: int) -> Any:
     """Draw each point as an opaque 3 x 3 patch, a random one of the 511 that are not empty; empty cells wipe out.
 
     uint8 [size,size] as in ``paint_points``. Points lie at least one pixel inside the image.
+
+    Returns:
+        The image.
     """
     out = np.zeros(size * size, np.uint8)
     for n in range(len(where)):

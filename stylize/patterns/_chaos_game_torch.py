@@ -41,6 +41,9 @@ def orbit(maps: Tensor, thresholds: Tensor, key: Tensor, points: int, start: Ten
         key: int64 [N,1] or [1,1].
         points: how many.
         start: float64 [N,D]; default: the origin.
+
+    Returns:
+        Coordinates on the device of ``maps``.
     """
     count, _, dimensions, _ = maps.shape
     device, chains, rows = maps.device, game.CHAINS, torch.arange(count, device=maps.device)[:, None]

@@ -118,6 +118,9 @@ def draw(stacks: Sequence[Stack], size: int, values: np.ndarray) -> np.ndarray:
         size: side, 8 to 8192 pixels.
         values: of the background and of each polygon in the order of drawing, [1 + all polygons].
 
+    Returns:
+        The canvas.
+
     Raises:
         InputError: a size out of range.
     """
@@ -161,6 +164,9 @@ def vertex_count(rng: np.random.Generator, most: int) -> int:
 
 def search(candidate: Callable[[int], tuple[P, Stack]], min_ink: float, what: str) -> P:
     """The first candidate whose stack touches ``min_ink`` of the canvas; ``candidate(draws)`` makes the next.
+
+    Returns:
+        The candidate.
 
     Raises:
         InputError: none of 1000 did; ``what`` says of what.

@@ -11,6 +11,9 @@ def draw_maps(rng: np.random.Generator, count: int, alpha: float) -> np.ndarray:
     """``count`` random contractions with sigma-factor ``alpha``, float64 [count,2,3].
 
     Numbers are rounded to 12 digits, so that no machine's sine makes a difference.
+
+    Returns:
+        The maps.
     """
     maps = np.empty((count, 2, 3))
     for one, pair in zip(maps, singular_values(rng, count, alpha), strict=True):
@@ -32,6 +35,9 @@ def singular_values(rng: np.random.Generator, count: int, alpha: float) -> np.nd
 
     Map by map, each value uniform in what leaves the rest solvable: ``left`` is the budget, ``need`` what of it this
     map must take because the later ones can take no more than 3 each.
+
+    Returns:
+        The pairs.
     """
     pairs = np.empty((count, 2))
     left, need = alpha, alpha - 3 * (count - 1)

@@ -161,6 +161,9 @@ def orbits(
         steps: iterations T.
         holomorphic: which tanh.
         device: of the result and of all the work.
+
+    Returns:
+        Coverage and magnitude.
     """
     w = torch.tensor(weights, dtype=torch.float32, device=device)
     frame, key = torch.from_numpy(frames).to(device), torch.tensor(keys, dtype=torch.int64, device=device)

@@ -22,6 +22,9 @@ def plain_numbers(function: Callable[P, R]) -> Callable[P, R]:
 
     Raises, when called:
         InputError: one of WHOLE is no whole number. A float is none, as for the index of a list; True is 1.
+
+    Returns:
+        The function, with its own name and docstring.
     """
     parameters = inspect.signature(function)
 

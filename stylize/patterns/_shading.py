@@ -60,6 +60,9 @@ def shade(coverage: np.ndarray, magnitude: np.ndarray, rng: np.random.Generator)
 
     Both palettes are mixed in linear light by the coverage; the slope of the ranks along a random direction then
     brightens or darkens by at most the relief's strength, and a soft ramp over the frame stands for uneven light.
+
+    Returns:
+        ``uint8 [H,W,3]``.
     """
     inside = coverage >= 0.5
     inner, outer = np.ones_like(magnitude), np.zeros_like(magnitude)

@@ -27,6 +27,9 @@ def to_json(family: str, classes: Sequence[Any]) -> str:
 def from_json(text: str | bytes) -> tuple[str, list[Any]]:
     """The family's name and the classes of a document.
 
+    Returns:
+        Name and classes, in the document's order.
+
     Raises:
         InputError: not such a document, an unknown family, or parameters that are missing or out of range.
     """

@@ -195,6 +195,9 @@ class MultiInstanceDataset(Dataset[tuple[Any, Any]]):
 def _position(index: int, length: int) -> int:
     """A sequence's index, a whole number of any kind, as a position from 0.
 
+    Returns:
+        From 0 to one less than the length.
+
     Raises:
         IndexError: outside of the sequence.
         TypeError: no whole number.
@@ -207,6 +210,9 @@ def _position(index: int, length: int) -> int:
 
 def resolve_classes(family: str | Path, count: int | None, options: Mapping[str, Any]) -> tuple[str, list[Any] | None]:
     """(family, None) for a family's name; (family, its first ``count`` classes) for a JSON file of classes.
+
+    Returns:
+        The family's name, and the classes where a file has them.
 
     Raises:
         InputError: unknown family or option, options for a file, or a file that is missing, damaged or has too few

@@ -115,6 +115,9 @@ def sample_class(
 ) -> DeadLeaves:
     """The class ``class_id`` of the data set ``seed``; what is None is drawn (module docstring).
 
+    Returns:
+        The class.
+
     Raises:
         InputError: an unknown shape or a number outside its range.
     """
@@ -161,6 +164,9 @@ def draw_leaves(params: DeadLeaves, instance: int, draw: int) -> Iterator[tuple[
 def render_leaves(params: DeadLeaves, instance: int, size: int) -> Leaves:
     """The leaves of one instance before colour; a pure function of its arguments on any machine.
 
+    Returns:
+        The leaf on top of each pixel, colours, and how many images were drawn.
+
     Raises:
         InputError: a size outside 8 to 8192, or no image was kept in MAX_DRAWS draws.
     """
@@ -194,6 +200,9 @@ def render_torch(
     """The images of several instances, uint8 [N,3,size,size] on ``device``: the bits of ``render``.
 
     Every leaf is tested against every pixel of all images at once, so this pays on a GPU only.
+
+    Returns:
+        The images.
     """
     checks.check_size(size)
     out = torch.empty(len(instances), 3, size, size, dtype=torch.uint8, device=device)

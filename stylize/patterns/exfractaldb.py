@@ -111,6 +111,9 @@ def sample_class(
         min_variance: of an instance.
         max_draws: systems to try.
 
+    Returns:
+        The class.
+
     Raises:
         InputError: an option out of range, or no system accepted within ``max_draws``.
     """
@@ -230,6 +233,9 @@ def render(params: ExFractalDB, instance: int, size: int) -> np.ndarray:
         params: the class.
         instance: number of the image: weight row instance % 145 and a view of its own.
         size: side of the image, 8 to 8192 pixels.
+
+    Returns:
+        The image.
 
     Raises:
         InputError: an instance or a size outside its range.

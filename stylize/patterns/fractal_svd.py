@@ -97,6 +97,9 @@ def sample_class(
         background: plasma, or black.
         min_fill: of an instance.
 
+    Returns:
+        The class.
+
     Raises:
         InputError: an option out of range.
     """
@@ -197,6 +200,9 @@ def render(params: FractalSVD, instance: int, size: int) -> np.ndarray:
         instance: number of the image within the class.
         size: side of the image, 8 to 8192 pixels.
 
+    Returns:
+        The image.
+
     Raises:
         InputError: an instance or a size outside its range.
     """
@@ -280,6 +286,9 @@ def render_torch(params: FractalSVD, instances: Sequence[int], size: int, device
     """The images of ``render``, bit for bit, as uint8 [N,3,size,size] on ``device``. Errors as there.
 
     The game and the counting run on the device; the choices, the background and the blur are the CPU's.
+
+    Returns:
+        The images.
     """
     import torch
 

@@ -115,6 +115,9 @@ def sample_class(
         min_fill: of an instance.
         max_draws: systems to try.
 
+    Returns:
+        The class.
+
     Raises:
         InputError: an option out of range, or no system accepted within ``max_draws``.
     """
@@ -187,6 +190,9 @@ def render(params: FractalDB, instance: int, size: int) -> np.ndarray:
         params: the class.
         instance: its first 1,000 are the published ones; later ones draw new patches.
         size: side of the image, 8 to 8192 pixels.
+
+    Returns:
+        The image.
 
     Raises:
         InputError: an instance or a size outside its range.

@@ -69,6 +69,9 @@ def sample_class(
 ) -> Moire:
     """The class ``class_id`` of the data set ``seed``; what is None is drawn (module docstring).
 
+    Returns:
+        The class.
+
     Raises:
         InputError: frequencies outside 0.001 to 4, or an unknown combination.
     """
@@ -123,6 +126,9 @@ def interfere(first: float, second: float, centre: Any, product: bool, out: Any)
 def render(params: Moire, instance: int, size: int) -> np.ndarray:
     """One image, uint8 [size,size,3], grey.
 
+    Returns:
+        The image.
+
     Raises:
         InputError: a size outside 8 to 8192.
     """
@@ -141,6 +147,9 @@ def render_torch(
     """The images of several instances, uint8 [N,3,size,size] on ``device``.
 
     The formula with the library's own cosine in double precision: the bytes of ``render`` but for a pixel in some 10^9.
+
+    Returns:
+        The images.
     """
     checks.check_size(size)
     if not instances:

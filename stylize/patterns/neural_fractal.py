@@ -142,6 +142,9 @@ def sample_class(
             selection: the first draw is the class. None: dynamic threshold and selection.
         max_draws: networks to try.
 
+    Returns:
+        The class.
+
     Raises:
         InputError: unknown activation, or no network was good within ``max_draws``.
     """
@@ -247,6 +250,9 @@ def render_field(params: NeuralFractal, instance: int, size: int, *, strata: int
         size: side of the image, 8 to 8192 pixels.
         strata: the Monte-Carlo estimate takes strata^2 jittered samples per pixel, one in each cell of a grid; 1 to 16.
 
+    Returns:
+        Coverage and magnitude, ``float32 [size,size]`` each.
+
     Raises:
         InputError: a size or a number of strata outside its range.
     """
@@ -275,6 +281,9 @@ def render_torch(
 
     Windows are placed on the CPU (a probe of 64 x 64 samples or a few); samples, coverage and colours are made on the
     device, 2^20 samples at a time.
+
+    Returns:
+        The images.
     """
     import torch
 

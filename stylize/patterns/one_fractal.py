@@ -105,6 +105,9 @@ def sample_class(
         min_fill: an image must cover more of its pixels than this; 0 switches the filter off.
         max_draws: bases, and then perturbations, to try.
 
+    Returns:
+        The class.
+
     Raises:
         InputError: an option out of range, or nothing passed the filter within ``max_draws``.
     """
@@ -184,6 +187,9 @@ def render(params: OneFractal, instance: int, size: int) -> np.ndarray:
         instance: 0 is the published image; others draw new patches on the same points.
         size: side of the image, 8 to 8192 pixels.
 
+    Returns:
+        The image.
+
     Raises:
         InputError: an instance or a size outside its range.
     """
@@ -201,6 +207,9 @@ def render_torch(params: OneFractal, instances: Sequence[int], size: int, device
 
 def render_classes_torch(images: Sequence[tuple[OneFractal, int]], size: int, device: str = "cpu") -> Tensor:
     """(class, instance) pairs of one data set, a whole data set say: uint8 [N,3,size,size], as ``render`` has them.
+
+    Returns:
+        The images, in the order of the pairs.
 
     Raises:
         InputError: as ``render``, or classes of different data sets (seed, base or points).

@@ -137,6 +137,9 @@ def sample_class(
         select: whether maps that leave less than half of the edges in the frame are drawn again.
         max_draws: maps to try.
 
+    Returns:
+        The class.
+
     Raises:
         InputError: no photo, a photo that cannot be read or is constant, an option outside its range, or no good map
             within ``max_draws``.
@@ -185,6 +188,9 @@ def place(params: OneImage, instance: int) -> tuple[float, ...]:
 @plain_numbers
 def render(params: OneImage, instance: int, size: int) -> np.ndarray:
     """One image, uint8 [size,size,3] sRGB; edges are white on black.
+
+    Returns:
+        The image.
 
     Raises:
         InputError: a size outside 8 to 8192, or the photo is missing or not the one of the class.
@@ -249,6 +255,9 @@ def _planes(
     """The photo's central square in a black frame: float64 [1 or 3,size+3,size+3], levels 0 to 255.
 
     The frame is one pixel wide above and to the left, two below and to the right: whatever bilinear sampling can touch.
+
+    Returns:
+        The planes.
     """
     photo = _photo(path, sha)
     height, width, _ = photo.shape

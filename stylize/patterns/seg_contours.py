@@ -145,6 +145,9 @@ def sample_class(
         mask: "lines", "ring" or "disc", see above.
         min_ink: share of the canvas that a category must touch; 0 keeps the first draw.
 
+    Returns:
+        The label set.
+
     Raises:
         InputError: a number out of range, an unknown mask, or no draw touched so much within 1000 draws.
     """
@@ -185,6 +188,9 @@ def render_with_mask(params: SegContours, instance: int, size: int) -> tuple[np.
         instance: number of the image.
         size: side of the image, 8 to 8192 pixels.
 
+    Returns:
+        Image and labels.
+
     Raises:
         InputError: a size out of range.
     """
@@ -211,6 +217,9 @@ def render_with_mask_torch(
     """Images uint8 [N,3,size,size] and masks uint8 [N,size,size] on a device, bit for bit as on the CPU.
 
     On a CPU this is slower than ``render_with_mask``.
+
+    Returns:
+        Images and labels.
 
     Raises:
         InputError: a size out of range, or a mask other than "lines".

@@ -79,6 +79,9 @@ def sample_class(
 ) -> SpectrumNoise:
     """The class ``class_id`` of the data set ``seed``; exponents that are None are drawn from the published ranges.
 
+    Returns:
+        The class.
+
     Raises:
         InputError: exponents outside 0 to 6.
     """
@@ -172,6 +175,9 @@ def render(params: SpectrumNoise, instance: int, size: int) -> np.ndarray:
     Every byte is rounded from double-precision arithmetic, so FFTs that round differently agree but for a pixel in
     some 10^9.
 
+    Returns:
+        The image.
+
     Raises:
         InputError: a size outside 8 to 8192.
     """
@@ -202,6 +208,9 @@ def render_torch(
     """The images of several instances, uint8 [N,3,size,size] on ``device``; the phases are drawn on the CPU.
 
     The same formulas in double precision: the same bytes as ``render`` but for a pixel in some 10^9.
+
+    Returns:
+        The images.
     """
     checks.check_size(size)
     if not instances:

@@ -90,6 +90,9 @@ def sample_class(seed: int, class_id: int, *, min_ink: float = MIN_INK) -> Visua
         class_id: number of the class, from 0.
         min_ink: share of the canvas that the orbits of a class must touch; 0 keeps the first draw.
 
+    Returns:
+        The class.
+
     Raises:
         InputError: no draw touched so much within 1000 draws, or ``min_ink`` outside [0, 1].
     """

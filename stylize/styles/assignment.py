@@ -62,6 +62,9 @@ def _assign_block(cost: np.ndarray, used: np.ndarray) -> np.ndarray:
 
     With T contents so far, a style must reach ⌊T/M⌋ uses and may reach ⌈T/M⌉: that many seats it has left. Dummy
     contents fill the optional seats that stay empty; a prohibitive cost keeps them off the others.
+
+    Returns:
+        A style per content of the block.
     """
     contents, styles = cost.shape
     total = contents + int(used.sum())

@@ -67,6 +67,9 @@ class Encoder:
     def __call__(self, images: torch.Tensor) -> list[torch.Tensor]:
         """The taps of ``images``, which must be on the encoder's device.
 
+        Returns:
+            ``float32 [N,C,h,w]`` per tap, fine to coarse.
+
         Raises:
             InputError: not a float32 batch of colour images.
         """
@@ -91,6 +94,9 @@ def load_encoder(name: str = DEFAULT_ENCODER, device: str = "cpu") -> Encoder:
     ``vgg19``                 relu1_1 64 1/1, relu2_1 128 1/2, relu3_1 256   ImageNet, 548 MB, fetched
                               1/4, relu4_1 512 1/8, relu5_1 512 1/16         by torch.hub on first use
     ========================  =============================================  =================================
+
+    Returns:
+        The encoder.
 
     Raises:
         InputError: unknown name (near names are suggested), missing or damaged weights, or no such device.
@@ -148,6 +154,9 @@ def laplacian_pyramid(images: torch.Tensor, octaves: int) -> list[torch.Tensor]:
     """Band-pass images ``[N,C,⌈H/2^l⌉,⌈W/2^l⌉]`` of ``[N,C,H,W]``, fine to coarse; the last is the low-pass image.
 
     Burt and Adelson (1983), with 2×2 means for the reduction and bilinear enlargement; :func:`collapsed` inverts it.
+
+    Returns:
+        The bands and the low-pass image, fine to coarse.
     """
     bands = []
     for _ in range(octaves - 1):

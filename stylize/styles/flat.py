@@ -22,6 +22,9 @@ def with_mean(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """``float [1,3,H,W]`` in [0, 1], shifted until every channel's mean is within TOLERANCE of ``target [3]``.
 
     A channel that is close enough already is not touched. Works in place.
+
+    Returns:
+        The argument itself.
     """
     for _ in range(STEPS):
         off = target - image.mean((0, 2, 3))

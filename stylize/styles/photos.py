@@ -20,6 +20,9 @@ def without_copies(photos: ImageSet) -> ImageSet:
     """The photos without byte-identical copies of earlier ones, which a note names.
 
     A photo that is given twice is still one photo, and its style would count double.
+
+    Returns:
+        The set itself where it has no copies.
     """
     first: dict[str, str] = {}
     copies: list[str] = []
@@ -64,6 +67,9 @@ class PhotoCrops:
 
     def __iter__(self) -> Iterator[tuple[Item, np.ndarray]]:
         """Crops with their pixels ``uint8 [size,size,3]``.
+
+        Yields:
+            Item and pixels of every crop that can be read.
 
         Raises:
             InputError: more than ``max_errors`` photos are lost, or all.

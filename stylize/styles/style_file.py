@@ -48,6 +48,9 @@ def read(path: Path, check: Check) -> tuple[dict[str, Any], dict[str, torch.Tens
         check: raises InputError for a header and entries (dtype and shape by name) that do not belong together. It is
             called before anything is read that the file can make large.
 
+    Returns:
+        Header and tensors, on the CPU.
+
     Raises:
         InputError: missing, not safetensors, not a style file, of another version, with a damaged header, or larger
             than MAX_BYTES.

@@ -34,6 +34,9 @@ def readable(
     """At most ``most`` readable images ``uint8 [1,3,H,W]``, each with a generator of its own.
 
     Those that are drawn and cannot be read are entered into ``losses`` with the reason.
+
+    Yields:
+        Image and generator.
     """
     order = generator(seed, "train", "order").permutation(len(images))[:most]
     found = False

@@ -37,6 +37,9 @@ FEW = 50  # contents that the search did not use, below which the judge takes al
 def read_study(out: str | Path) -> tuple[list[Trial], Budget]:
     """The ended trials of a study folder and its budget.
 
+    Returns:
+        Trials in their order, and the budget.
+
     Raises:
         InputError: OUT holds no study, or a damaged one.
     """
@@ -104,6 +107,9 @@ def judge(
     The winner stylises up to ``images`` contents that no trial has used (all contents, where fewer than 50 are left).
     OUT gets ``judged.json``, ``contents``, ``stylised`` and ``judge-NETWORK`` with a full report, for the network of
     the search and for ``extractor``, which the search has not seen.
+
+    Returns:
+        A report per network.
 
     Raises:
         InputError: no study, no feasible trial, other photos or images than the study's, judged before by other photos,

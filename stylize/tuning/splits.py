@@ -38,6 +38,9 @@ class SealedPhotos:
     def open(self, study: Path) -> ImageSet:
         """The photos, after writing ``study/judged.json``, with which no search continues.
 
+        Returns:
+            The photos; the study takes no more trials.
+
         Raises:
             InputError: the study was judged by other photos before.
         """
@@ -75,6 +78,9 @@ def split_photos(real: Any, seed: int = 0) -> tuple[ImageSet, ImageSet, SealedPh
     split here: half of the groups (by default a photo each), in an order drawn from ``seed`` and the file's content, is
     for learning, a quarter for each of the others.
 
+    Returns:
+        The parts, the last one sealed.
+
     Raises:
         InputError: fewer than two photos for a part, some of the three subfolders alone, one file in two parts, or a
             photo that cannot be opened.
@@ -103,6 +109,9 @@ def split_photos(real: Any, seed: int = 0) -> tuple[ImageSet, ImageSet, SealedPh
 def photo_digest(item: Item) -> str:
     """SHA-256 of the photo as it is stored; nothing is decoded.
 
+    Returns:
+        64 hexadecimal digits.
+
     Raises:
         InputError: it cannot be opened.
     """
@@ -123,6 +132,9 @@ def _below_parts(photos: ImageSet) -> list[ImageSet] | None:
     """The photos of an archive or a list by the folder in which their keys part; None where none is that of a part.
 
     Their keys begin below that folder, as those of the subfolders of a folder do.
+
+    Returns:
+        A set per part, or None.
     """
     folders = [item.key.split("/")[:-1] for item in photos]
     least, most = min(folders), max(folders)  # as lists compare, what these two share is common to all

@@ -85,6 +85,9 @@ class Trial:
 def open_study(out: Path) -> Study:
     """The Optuna study of a folder, created when missing.
 
+    Returns:
+        The study, in the folder's own database.
+
     Raises:
         InputError: Optuna is missing, or the file is no study.
     """
@@ -107,6 +110,9 @@ def open_study(out: Path) -> Study:
 def read_config(out: Path) -> dict[str, Any]:
     """The configuration of the study in a folder.
 
+    Returns:
+        The configuration as it was written.
+
     Raises:
         InputError: OUT holds no study, or its ``config.json`` is damaged.
     """
@@ -128,6 +134,9 @@ def ended(study: Study, budget: Budget) -> list[Trial]:
 
 def best(found: Sequence[Trial], budget: Budget) -> Trial:
     """The feasible trial of least KID.
+
+    Returns:
+        The trial.
 
     Raises:
         InputError: none keeps the budget.

@@ -168,6 +168,9 @@ def make_plan(
     """The style index of every readable image of the set, except those that are too large for the method.
 
     ``balanced``: by :func:`stylize.styles.assignment.assign`; ``random``: each key's own draw.
+
+    Returns:
+        A style by key.
     """
     if assignment == "random":
         return {item.key: bank.random_style(item.key) for item in images}

@@ -16,6 +16,9 @@ def carried(item: Item, own: Mapping[str, Any]) -> dict[str, Any]:
     The names of the image and of its companions are left out, since the writer gives them. An input column with the
     name of one of ``own`` is kept as ``source_NAME``; one that has that name already becomes ``source_source_NAME``.
     The label and the group are written where the item has them from elsewhere than its row, such as its folder.
+
+    Returns:
+        A row for ``metadata.jsonl``.
     """
     row = {name: value for name, value in item.metadata.items() if name not in ("file_name", *item.companions)}
     if item.label is not None:

@@ -18,6 +18,9 @@ from ..styles.methods import stages, style_method
 def read_for(item: Item, method: str) -> np.ndarray:
     """The image ``uint8 [H,W,3]`` to be stylised by ``method``.
 
+    Returns:
+        The image.
+
     Raises:
         ImageError: as :meth:`metrics.image_sets.items.Item.read`, or too large for the method.
     """

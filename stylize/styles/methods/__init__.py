@@ -146,6 +146,9 @@ def known_methods() -> tuple[str, ...]:
 def style_method(name: str) -> StyleMethod:
     """What is known of the method called ``name``.
 
+    Returns:
+        Its facts.
+
     Raises:
         InputError: unknown name (near names are suggested), or a package's method that breaks the contract.
     """
@@ -164,6 +167,9 @@ def style_method(name: str) -> StyleMethod:
 
 def stages(method: str) -> list[tuple[str, dict[str, int]]]:
     """The methods that ``colour+texture:2`` names, in order, and their options, here the number of levels.
+
+    Returns:
+        A pair per method.
 
     Raises:
         InputError: a name that is no style method, or levels that it does not have.

@@ -21,6 +21,9 @@ def pyramid(image: torch.Tensor) -> list[torch.Tensor]:
     """DEPTH detail bands, fine to coarse, and the remainder, of ``float32 [3,H,W]``; :func:`collapsed` is its inverse.
 
     Sides are halved and rounded up, so that every size has all bands.
+
+    Returns:
+        The bands and the remainder, each ``float32 [3,h,w]``.
     """
     bands = []
     for _ in range(DEPTH):
@@ -54,6 +57,9 @@ def matched(band: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """The monotone map that gives every channel of ``float32 [3,h,w]`` the quantiles ``target [3,KNOTS]``.
 
     It is tabulated at every multiple of STEP that the band reaches; values beyond ±LIMIT count as ±LIMIT.
+
+    Returns:
+        ``float32 [3,h,w]``.
     """
     codes = (band.flatten(1) / STEP).round().clamp(-LIMIT / STEP, LIMIT / STEP).long()
     lowest, highest = int(codes.min()), int(codes.max())

@@ -43,6 +43,9 @@ def noise(kernels: torch.Tensor, axes: torch.Tensor, height: int, width: int, rn
     """A stationary Gaussian field ``float32 [3,height,width]`` of mean 0, in RGB.
 
     It is cut out of a periodic field of at least SIDE pixels a side.
+
+    Returns:
+        The field.
     """
     size = (max(height, SIDE), max(width, SIDE))
     white = torch.from_numpy(rng.standard_normal((3, *size), dtype=np.float32)).to(kernels.device)

@@ -88,6 +88,9 @@ def minimised(images: torch.Tensor, loss: Callable[[torch.Tensor], torch.Tensor]
         images: ``float32 [N,3,H,W]``, where the descent starts.
         loss: of such images, a differentiable scalar.
         steps: iterations; at most a quarter more evaluations of the loss.
+
+    Returns:
+        Images ``float32 [N,3,H,W]``, not clipped.
     """
     bands = [band.detach().clone().requires_grad_() for band in laplacian_pyramid(images, OCTAVES)]
     optimiser = torch.optim.LBFGS(
@@ -147,6 +150,9 @@ def squared_wasserstein(mean: torch.Tensor, covariance: torch.Tensor, target: Ta
     """The squared Wasserstein-2 distances ``float64 [N]`` between N(mean, covariance) and the target, over its scale.
 
     Gelbrich's formula (1990). Only eigenvalues are differentiated, so equal ones do no harm.
+
+    Returns:
+        ``float64 [N]``.
     """
     product = target.root @ covariance @ target.root
     cross = torch.linalg.eigvalsh(product).clamp_min(torch.finfo(product.dtype).tiny).sqrt().sum(-1)

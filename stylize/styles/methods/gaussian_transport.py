@@ -40,6 +40,9 @@ def transport(
         strength: 0 (source) to 1 (target).
         ridge: relative to the mean variance, dimensionless.
         gain: largest stretch of one direction, > 1.
+
+    Returns:
+        The map, and the root of the covariance that it does not reach.
     """
     source, target = _regularised(source, ridge), _regularised(target, ridge)
     root, inverse = _roots(source)

@@ -99,6 +99,9 @@ def limited(source: torch.Tensor, target: torch.Tensor, gain: float) -> torch.Te
 
     No tie is split, and the mean of the target is kept. A source that spans less than one 8-bit level holds rounding
     rather than detail: its gain falls to 1, so that repeated maps leave flat areas flat.
+
+    Returns:
+        Quantiles ``[...,K]``.
     """
     step, wanted = source.diff(dim=-1), target.diff(dim=-1)
     span = source[..., -1:] - source[..., :1]
@@ -112,6 +115,9 @@ def displacement(values: torch.Tensor, source: torch.Tensor, target: torch.Tenso
     """How far the map from quantiles ``source`` to ``target`` ``[...,K]`` moves ``values`` ``float32 [...,P]``.
 
     Linear between CELLS cells of the source's range, constant outside it; exactly 0 where both are equal.
+
+    Returns:
+        ``float32 [...,P]``, to be added.
     """
     low, high = source[..., :1], source[..., -1:]
     places = torch.linspace(0, 1, CELLS + 1, device=source.device)

@@ -119,6 +119,9 @@ class Stylizer(nn.Module):
 
         On others, such as a clear sky for a network that saw textures, it paints what is no image: means that are off
         by most of the range, stripes. Networks that say nothing of their styles know all.
+
+        Returns:
+            Whether it is.
         """
         off = (style_code(style)[0] - self.known_mean.to(style["mean/1"].device)).double()
         return bool((off @ self.known_precision.to(off) @ off / CODE).sqrt() <= STRANGE)
@@ -340,6 +343,9 @@ def save_network(path: Path, network: Stylizer, architecture: Mapping[str, int],
 @lru_cache(maxsize=4)
 def load(path: Path = SHIPPED) -> Stylizer:
     """The network of a file that training wrote; the same object when asked again.
+
+    Returns:
+        The network, in eval mode and frozen.
 
     Raises:
         InputError: missing, not safetensors, not a network, of another version, untrained or damaged.

@@ -72,6 +72,9 @@ def matched(features: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
     """For each of ``features`` ``[P,C]`` the one of ``style`` ``[Q,C]`` with the largest centred cosine similarity.
 
     Both sets are centred on their own mean before they are compared.
+
+    Returns:
+        ``[P,C]``.
     """
     own, other = (F.normalize(vectors - vectors.mean(0), dim=1) for vectors in (features, style))
     return style[(own @ other.mT).argmax(1)]

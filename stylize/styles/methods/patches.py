@@ -73,6 +73,9 @@ def by_level(
     """Move the patches of the finest ``levels``, coarse to fine; ``finish(moved, step, factor)`` completes a level.
 
     It may change ``moved`` in place, and so does this: large images stay within the memory that is stated for them.
+
+    Returns:
+        The images, changed.
     """
     result = images
     for factor in LEVELS[-levels:]:
@@ -90,6 +93,9 @@ def patch_statistics(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     Large images are sampled on a grid of at least GRID positions along the short side, and of long strips at most
     POSITIONS in all, so memory stays bounded.
+
+    Returns:
+        Mean and covariance.
     """
     height, width = images.shape[-2:]
     stride = max(1, min(height, width) // GRID, math.isqrt(height * width // POSITIONS))

@@ -77,6 +77,9 @@ def level_sets(image: torch.Tensor) -> torch.Tensor:
     """The region ``int64 [H,W]`` of every pixel of ``float32 [3,H,W]``: k-means of its colours.
 
     The centres start at equally spaced quantiles of luminance, so nothing is drawn.
+
+    Returns:
+        Numbers from 0 on.
     """
     colours = image.flatten(1).T
     sample = colours[:: max(1, len(colours) // SAMPLE)]
