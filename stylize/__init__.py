@@ -7,7 +7,7 @@ Functions do the work and return a result; ``progress=`` takes a callable, and t
 ``learn``, ``StyleBank``                         the look of real photos
 ``apply``                                        a stylised copy of a set, with the same names and labels
 ``Stylize``, ``StylizedDataset``, ``transfer``   as augmentation in a data loader; one image and one photo
-``tune``, ``train``                              search for a method within a budget; train the network on own photos
+``tune``, ``Constraints``, ``train``              search for a method that keeps enough; train the network on own photos
 ``Sampler``, ``invert``, ``generate``,           dataset style inversion: learn a word for a whole set, generate with
 ``restyle``                                      it, restyle with it
 ===============================================  =====================================================================
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .transform import transfer as transfer
     from .tuning.search import iter_tune as iter_tune
     from .tuning.search import tune as tune
+    from .tuning.study import Constraints as Constraints
     from .version import __version__ as __version__
     from .writing.apply import apply as apply
     from .writing.apply import iter_apply as iter_apply
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from .writing.render import render as render
 
 _HOMES = {
+    "Constraints": ".tuning.study",
     "__version__": ".version",
     "PatternDataset": ".patterns.dataset",
     "Sampler": ".diffusion.sampler",

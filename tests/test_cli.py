@@ -184,7 +184,7 @@ def test_tune_prints_the_winning_command(command, photos, folder, picture, tmp_p
 
     won = study.Trial(0, "complete", "colour", 0.5, "random", 0.1, 0.2, 0.9, None, 0.0, True, 1, 1)
     monkeypatch.setattr("stylize.tuning.search.iter_tune", lambda *a, **k: iter([won]))
-    monkeypatch.setattr(tune_report, "read_study", lambda out: ([won], study.Budget()))
+    monkeypatch.setattr(tune_report, "read_study", lambda out: ([won], study.Constraints()))
     code, stdout, stderr = command("stylize", "tune", photos, tmp_path, tmp_path / "study", "--trials", 1)
     assert code == 0 and stdout.startswith("stylize apply ") and "--method colour --strength 0.5" in stdout
     assert "trial 0: colour 0.50 random: gap closed 20%" in stderr and (tmp_path / "study/tune.html").is_file()

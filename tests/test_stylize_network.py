@@ -257,7 +257,7 @@ def test_the_encoder_is_the_extractor_without_batch_normalisation():
     whole = classifier("efficientnet-lite0", read_weights(path), path).eval()
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        maps, pooled = training_losses.Encoder()(images)
+        maps, pooled = training_losses.FoldedEfficientNet()(images)
         expected = whole.forward_features((images * 255 - 127) / 128).mean((2, 3))
     torch.testing.assert_close(pooled, expected, atol=1e-4, rtol=1e-4)
     assert [m.shape[1:] for m in maps] == [(16, 32, 32), (24, 16, 16), (40, 8, 8), (112, 4, 4), (320, 2, 2)]

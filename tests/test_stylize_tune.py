@@ -24,7 +24,7 @@ from stylize.tuning import study as studies
 from stylize.tuning.report import command, judge, pareto, read_study, write_page
 from stylize.tuning.search import iter_tune
 from stylize.tuning.splits import split_photos
-from stylize.tuning.study import Budget, Trial, best
+from stylize.tuning.study import Constraints, Trial, best
 
 
 class Moments(torch.nn.Module):
@@ -219,7 +219,7 @@ def test_the_search_never_decodes_a_judge_photo(photos, contents, tmp_path, monk
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar", ".txt"])
 def test_any_source_is_searched_and_judged_like_its_folder(photos, contents, tmp_path, suffix):
-    budget = Budget(structure=-1, labels=0, copies=1)
+    budget = Constraints(structure=-1, labels=0, copies=1)
     inputs = packed(photos, tmp_path / f"photos{suffix}"), packed(contents, tmp_path / f"contents{suffix}")
     found = search(*inputs, tmp_path / "s", trials=1, budget=budget, methods=("colour",))
     if suffix != ".txt":  # where the keys of the contents begin elsewhere
@@ -245,7 +245,7 @@ def test_methods_of_several_scales_are_tried_on_some_of_them(photos, contents, t
     [
         ({"seed": 1}, r"holds a study with seed = 0, and this command says 1\."),
         ({"methods": ("colour",)}, "holds a study with methods"),
-        ({"budget": Budget(structure=0.5)}, r"holds a study with structure = 0\.8, and this command says 0\.5"),
+        ({"budget": Constraints(structure=0.5)}, r"holds a study with structure = 0\.8, and this command says 0\.5"),
         ({"images": 24}, "holds a study with images = 20"),
     ],
 )
@@ -276,7 +276,7 @@ def test_bad_requests(photos, contents, tmp_path, monkeypatch):
         search(photos, contents, tmp_path / "s", methods=("color",))
     for bad in ({"structure": 2}, {"labels": -1}, {"copies": float("nan")}):
         with pytest.raises(InputError, match="expected a structure of -1 to 1, and labels and copies of 0 to 1"):
-            search(photos, contents, tmp_path / "s", budget=Budget(**bad))
+            search(photos, contents, tmp_path / "s", budget=Constraints(**bad))
     for inside in (photos, contents):
         with pytest.raises(InputError, match="lies inside the folder of images"):
             search(photos, contents, inside / "s")
@@ -292,7 +292,7 @@ def test_bad_requests(photos, contents, tmp_path, monkeypatch):
 # --- choosing and judging -------------------------------------------------------------------------------------------
 
 
-def trial(number, closed, structure, labels=1.0, copies=0.0, budget=Budget()):  # noqa: B008
+def trial(number, closed, structure, labels=1.0, copies=0.0, budget=Constraints()):  # noqa: B008
     feasible = structure >= budget.structure and labels >= budget.labels and copies <= budget.copies
     return Trial(number, "complete", "colour", 0.5, "random", 1 - closed, closed, structure, labels, copies, feasible)
 
@@ -305,14 +305,14 @@ def test_the_best_is_the_feasible_trial_of_least_kid():
         trial(3, 0.5, 0.81),
         trial(5, 0.8, 0.9, copies=0.06),
     ]
-    assert best(trials, Budget()).number == 3
+    assert best(trials, Constraints()).number == 3
     with pytest.raises(
         InputError,
         match=r"none of 1 trials keeps .* labels 0\.95 and copies 0\.05; the best seen, .*structure 0\.50",
     ):
-        best(trials[:1], Budget())
+        best(trials[:1], Constraints())
     stopped = replace(trial(4, 0.99, 0.99), state="pruned", kid=None, closed=None, structure=None, feasible=False)
-    assert best([*trials, stopped], Budget()).number == 3
+    assert best([*trials, stopped], Constraints()).number == 3
 
 
 def test_pareto_front_by_brute_force():
@@ -326,7 +326,7 @@ def test_pareto_front_by_brute_force():
 
 def test_judging_closes_the_study_and_uses_fresh_contents(photos, contents, tmp_path, folder):
     out = tmp_path / "s"
-    search(photos, contents, out, budget=Budget(structure=-1, labels=0, copies=1))
+    search(photos, contents, out, budget=Constraints(structure=-1, labels=0, copies=1))
     with pytest.raises(InputError, match="has tuned this study and cannot judge it"):
         judge(photos, contents, out, extractor="efficientnet-lite0")
     assert not (out / "judged.json").exists()
@@ -338,13 +338,13 @@ def test_judging_closes_the_study_and_uses_fresh_contents(photos, contents, tmp_
     row = json.loads((out / "stylised/metadata.jsonl").read_text().splitlines()[0])
     assert (row["method"], row["strength"]) == (winner.method, winner.strength)
     with pytest.raises(InputError, match="has been judged, so it takes no more trials"):
-        search(photos, contents, out, budget=Budget(structure=-1, labels=0, copies=1), trials=9)
+        search(photos, contents, out, budget=Constraints(structure=-1, labels=0, copies=1), trials=9)
     again = judge(photos, contents, out, extractor="other")
     assert [r.rows[0].measurements[0].value for r in again] == [r.rows[0].measurements[0].value for r in reports]
 
 
 def test_the_judge_refuses_what_the_search_has_seen_or_not_seen(photos, contents, tmp_path, picture):
-    out, budget = tmp_path / "s", Budget(structure=-1, labels=0, copies=1)
+    out, budget = tmp_path / "s", Constraints(structure=-1, labels=0, copies=1)
     search(photos, contents, out, trials=1, budget=budget)
 
     def refused(message):
@@ -375,7 +375,7 @@ def test_a_study_is_judged_by_one_set_of_photos(folder, picture, tmp_path):
 
 
 def test_no_search_goes_on_while_a_study_is_judged(photos, contents, tmp_path):
-    out, budget = tmp_path / "s", Budget(structure=-1, labels=0, copies=1)
+    out, budget = tmp_path / "s", Constraints(structure=-1, labels=0, copies=1)
     searching = iter_tune(
         photos, contents, out, trials=9, images=20, size=32, crops=2, methods=("colour",), budget=budget
     )
@@ -412,7 +412,7 @@ def test_contents_of_the_judge_are_fresh_where_there_are_enough(folder):
 
 def test_page_and_command(photos, contents, tmp_path):
     out = tmp_path / "a study"
-    search(photos, contents, out, budget=Budget(structure=-1, labels=0, copies=1))
+    search(photos, contents, out, budget=Constraints(structure=-1, labels=0, copies=1))
     page = write_page(out, contents).read_text()
     winner = best(*read_study(out))
     assert page.count("<circle") == sum(t.state == "complete" for t in read_study(out)[0]) + 1

@@ -11,10 +11,10 @@ from .files import write_files
 from .html import to_html
 from .markdown import to_markdown
 from .reading import read_report
-from .verdict import Verdict, verdict
+from .verdict import Headline, verdict
 
 __all__ = [
-    "Verdict",
+    "Headline",
     "audit_to_html",
     "audit_to_markdown",
     "from_json",

@@ -17,7 +17,7 @@ from .files import write_files
 from .grid import Thumb, shown
 from .html import environment, flatten
 from .markdown import aligned, bullets, code, prose
-from .verdict import Verdict
+from .verdict import Headline
 
 CONTEXT = 3  # an excerpt is this many times as wide as the patch in it
 
@@ -36,7 +36,7 @@ def write_audit(report: CopyReport, folder: str | Path) -> None:
     write_files(folder, texts)
 
 
-def audit_verdict(report: CopyReport) -> Verdict:
+def audit_verdict(report: CopyReport) -> Headline:
     """``away`` if more patches are copies than among honest photos by two standard errors, else ``closed``."""
     rate, base = share(report.rate, report.se), share(report.calibration, report.calibration_se)
     spread = float(np.hypot(report.se or 0.0, report.calibration_se or 0.0))
@@ -45,13 +45,13 @@ def audit_verdict(report: CopyReport) -> Verdict:
         f"the same search names {base}. {report.images:,} images were looked at; ± is one standard error."
     )
     if not any(scale.patches for scale in report.scales):
-        return Verdict("unclear", "Nothing to audit: every patch is too plain to be recognised.", detail)
+        return Headline("unclear", "Nothing to audit: every patch is too plain to be recognised.", detail)
     if report.rate > report.calibration + 2 * spread:
-        return Verdict("away", f"Real photos were copied: {rate} of the patches.", detail)
+        return Headline("away", f"Real photos were copied: {rate} of the patches.", detail)
     if report.lost > UNREADABLE:
         headline = f"Undecided: {100 * report.lost:.0f} % of the results could not be read. Repair or remove them."
-        return Verdict("unclear", headline, detail)
-    return Verdict("closed", "No more copies than among real photos that copy nothing.", detail)
+        return Headline("unclear", headline, detail)
+    return Headline("closed", "No more copies than among real photos that copy nothing.", detail)
 
 
 def audit_to_markdown(report: CopyReport) -> str:

@@ -287,10 +287,10 @@ def tune(
     from ..tuning.report import command, read_study, write_page
     from ..tuning.report import judge as judge_winner
     from ..tuning.search import iter_tune
-    from ..tuning.study import Budget, best
+    from ..tuning.study import Constraints, best
 
     options: dict[str, Any] = {"trials": trials, "images": images, "methods": method or TUNED, "extractor": extractor}
-    options |= {"budget": Budget(structure, labels, copies), "size": size, "seed": seed}
+    options |= {"budget": Constraints(structure, labels, copies), "size": size, "seed": seed}
     if judge:
         with bar("judge") as progress:
             judge_options: dict[str, Any] = {"extractor": judge_extractor, "workers": workers, "progress": progress}

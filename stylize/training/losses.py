@@ -27,7 +27,7 @@ STYLES, WINDOWS = 360, 5  # crops of photos in all, windows per crop
 COMPONENTS = 32  # principal components of the content's features that the probe recovers
 
 
-class Encoder(nn.Module):
+class FoldedEfficientNet(nn.Module):
     """EfficientNet-Lite0, batch normalisations folded in: maps at 1/2, 1/4, 1/8, 1/16, 1/32, and pooled features."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class RealWindows:
     ``maps`` and ``pooled`` hold WINDOWS consecutive rows per style; ``losses`` are the photos that cannot be had.
     """
 
-    def __init__(self, photos: ImageSet, size: int, seed: int, encoder: Encoder) -> None:
+    def __init__(self, photos: ImageSet, size: int, seed: int, encoder: FoldedEfficientNet) -> None:
         crops = photos.crops(max(1, STYLES // len(photos)), 2 * size, seed)
         losses: dict[str, str] = dict(crops.losses)
         rows = Rows(min(STYLES, len(crops)))

@@ -51,7 +51,7 @@ from ..styles.gamut import soft_gamut
 from ..styles.methods.network import ARCHITECTURE, Stylizer, inputs, read_network, save_network
 from ..styles.photos import check_losses, without_copies
 from ..writing.apply import content_digest
-from .losses import ENCODER, WINDOWS, Encoder, MapCritic, PooledCritic, RealWindows, kernel, structure_loss
+from .losses import ENCODER, WINDOWS, FoldedEfficientNet, MapCritic, PooledCritic, RealWindows, kernel, structure_loss
 from .windows import content_windows, disturbed
 
 WEIGHTS = {"style": 5.0, "critic": 0.8, "set": 25.0, "structure": 0.5, "label": 0.5}
@@ -216,7 +216,7 @@ class _Trainer:
     ) -> None:
         self.config, self.device, self.step = config, torch.device(device), 0
         self.seed, self.batch = int(config["seed"]), int(config["batch"])
-        encoder = Encoder().to(self.device)
+        encoder = FoldedEfficientNet().to(self.device)
         self.encoder = encoder
         self.real = RealWindows(photos, int(config["size"]), self.seed, encoder)
         lost = dict(patterns.losses)

@@ -28,13 +28,13 @@ from ..writing.encode import encode
 from ..writing.manifest import carried
 from .search import CROPS, choose_contents
 from .splits import split_photos
-from .study import Budget, Trial, best, check_same, ended, held, open_study, read_config
+from .study import Constraints, Trial, best, check_same, ended, held, open_study, read_config
 
 LISTED = 25  # trials in the page's table
 FEW = 50  # contents that the search did not use, below which the judge takes all
 
 
-def read_study(out: str | Path) -> tuple[list[Trial], Budget]:
+def read_study(out: str | Path) -> tuple[list[Trial], Constraints]:
     """The ended trials of a study folder and its budget.
 
     Returns:
@@ -43,7 +43,7 @@ def read_study(out: str | Path) -> tuple[list[Trial], Budget]:
     Raises:
         InputError: OUT holds no study, or a damaged one.
     """
-    budget = Budget(**read_config(Path(out))["budget"])
+    budget = Constraints(**read_config(Path(out))["budget"])
     return ended(open_study(Path(out)), budget), budget
 
 

@@ -42,7 +42,7 @@ from ..styles.photos import check_losses
 from ..version import __version__
 from ..writing.apply import content_digest, make_plan
 from .splits import split_photos
-from .study import STARTUP, Budget, Trial, best, ended, import_optuna, locked, open_study, read_config, record
+from .study import STARTUP, Constraints, Trial, best, ended, import_optuna, locked, open_study, read_config, record
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -64,7 +64,7 @@ def iter_tune(
     trials: int = 40,
     images: int = 100,
     methods: Sequence[str] = TUNED,
-    budget: Budget | None = None,
+    budget: Constraints | None = None,
     extractor: str = "efficientnet-lite0",
     crops: int = 8,
     size: int = 256,
@@ -102,7 +102,7 @@ def iter_tune(
         InputError: too many images are lost, Optuna is missing, bad photos, images or numbers, OUT lies among the
             images, or holds another study, or one that has been judged.
     """
-    out, budget = Path(out), budget or Budget()
+    out, budget = Path(out), budget or Constraints()
     if trials < 1 or images < 20:
         raise InputError(f"trials = {trials}, images = {images}: expected at least 1 trial and 20 images.")
     budget.check()
@@ -159,7 +159,7 @@ def tune(real: Any, synthetic: Any, out: str | Path, **options: Any) -> Trial:
     """
     for _ in iter_tune(real, synthetic, out, **options):
         pass
-    budget = Budget(**read_config(Path(out))["budget"])
+    budget = Constraints(**read_config(Path(out))["budget"])
     return best(ended(open_study(Path(out)), budget), budget)
 
 
@@ -275,7 +275,7 @@ def features_of(images: ImageSet, network: Extractor) -> FeatureSet:
 
 
 def _search(
-    study: Study, objective: Objective, methods: Sequence[str], budget: Budget, trials: int, seed: int
+    study: Study, objective: Objective, methods: Sequence[str], budget: Constraints, trials: int, seed: int
 ) -> Iterator[Trial]:
     optuna = import_optuna()
     failed = optuna.trial.TrialState.FAIL
@@ -300,7 +300,7 @@ def _search(
         yield record(study.trials[trial.number], budget, done + 1, trials)
 
 
-def _run(trial: OptunaTrial, objective: Objective, methods: Sequence[str], budget: Budget) -> float:
+def _run(trial: OptunaTrial, objective: Objective, methods: Sequence[str], budget: Constraints) -> float:
     """The objective at the point that the trial proposes; reports it after each rung."""
     first = trial.suggest_categorical("first", list(methods))
     second = trial.suggest_categorical("second", [NOTHING, *methods])

@@ -26,7 +26,7 @@ STARTUP = 8  # trials drawn at random before the sampler learns, and before any 
 
 
 @dataclass(frozen=True)
-class Budget:
+class Constraints:
     """What a result must keep.
 
     ``structure``: least mean gradient correlation with the content; ``labels``: least label probe; ``copies``: largest
@@ -121,18 +121,18 @@ def read_config(out: Path) -> dict[str, Any]:
         raise InputError(f"{out}: holds no study. Start one with: stylize tune REAL SYNTHETIC {out}")
     try:
         config = json.loads(started.read_text(encoding="utf-8"))
-        Budget(**config["budget"])
+        Constraints(**config["budget"])
         return dict(config)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{started}: damaged ({type(error).__name__}: {error}). Name a new folder.") from error
 
 
-def ended(study: Study, budget: Budget) -> list[Trial]:
+def ended(study: Study, budget: Constraints) -> list[Trial]:
     """Every trial that has ended, in order."""
     return [record(trial, budget) for trial in study.trials if trial.state.is_finished()]
 
 
-def best(found: Sequence[Trial], budget: Budget) -> Trial:
+def best(found: Sequence[Trial], budget: Constraints) -> Trial:
     """The feasible trial of least KID.
 
     Returns:
@@ -160,7 +160,7 @@ def best(found: Sequence[Trial], budget: Budget) -> Trial:
     return min(feasible, key=lambda trial: (trial.kid, trial.number))
 
 
-def record(trial: FrozenTrial, budget: Budget, done: int = 0, total: int = 0) -> Trial:
+def record(trial: FrozenTrial, budget: Constraints, done: int = 0, total: int = 0) -> Trial:
     """An ended Optuna trial as a :class:`Trial`."""
     found: dict[str, Any] = {name: trial.user_attrs.get(name) for name in ("closed", "structure", "labels", "copies")}
     state = {"COMPLETE": "complete", "PRUNED": "pruned"}.get(trial.state.name, "failed")
