@@ -97,6 +97,9 @@ class Budgets:
 def as_budgets(budgets: Budgets | str | Path | Mapping[str, Any]) -> Budgets:
     """Budgets as they are, as a TOML file has them, or as nested mappings: ``{"after": {"kid": {"max": 0.05}}}``.
 
+    Args:
+        budgets: any of the three.
+
     Returns:
         The budgets, checked.
 
@@ -110,6 +113,9 @@ def as_budgets(budgets: Budgets | str | Path | Mapping[str, Any]) -> Budgets:
 
 def read_budgets(path: str | Path) -> Budgets:
     """The budgets of a TOML file.
+
+    Args:
+        path: the file.
 
     Returns:
         The budgets, in the order of the file.
@@ -129,6 +135,10 @@ def read_budgets(path: str | Path) -> Budgets:
 
 def parse_budgets(text: str, source: str = "budgets") -> Budgets:
     """The budgets of a TOML document; ``source`` names it in errors.
+
+    Args:
+        text: the document.
+        source: its name, for errors.
 
     Returns:
         The budgets, in the order of the document.
@@ -150,6 +160,9 @@ def parse_budgets(text: str, source: str = "budgets") -> Budgets:
 
 def from_mapping(document: Mapping[str, Any]) -> Budgets:
     """Budgets from nested mappings, as TOML reads them: ``{"after": {"kid": {"max": 0.05}}}``.
+
+    Args:
+        document: tables by place, metrics, and bounds.
 
     Returns:
         The budgets, in the order of the document.
@@ -177,6 +190,12 @@ def from_flags(
 ) -> tuple[Budget, ...]:
     """Budgets from ``name=number`` words: ``kid=0.05``, ``closed.kid=0.3``, ``kid@dinov2=0.1``.
 
+    Args:
+        maximum: what must not be larger.
+        minimum: what must not be smaller.
+        max_increase: over the baseline report.
+        max_decrease: under the baseline report.
+
     Returns:
         A budget per word.
 
@@ -194,6 +213,12 @@ def combine(
     """Budgets of a file and of flags together; a ``confidence`` that is not None overrides the file's.
 
     ``value_only`` names metrics that are decided without an error bar.
+
+    Args:
+        file: budgets of a file, or None.
+        flags: budgets of flags.
+        confidence: overrides the file's; None: it does not.
+        value_only: metrics that are decided without an error bar.
 
     Returns:
         All budgets, those of the flags last.

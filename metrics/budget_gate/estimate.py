@@ -57,6 +57,11 @@ class Estimate:
 def estimates(report: GapReport, budget: Budget, baseline: GapReport | None = None) -> list[Estimate]:
     """The numbers that ``budget`` bounds: one, or one per slice.
 
+    Args:
+        report: of ``compare``.
+        budget: one of them.
+        baseline: an earlier report, or None.
+
     Returns:
         One per slice of a budget on slices, else one.
 

@@ -32,6 +32,11 @@ def more_images(estimate: Estimate, distance: float, quantile: float) -> More | 
     images of the set alone where that suffices, else more real photos alone, else both alike. None where nothing
     below MOST would do.
 
+    Args:
+        estimate: the number and its error.
+        distance: from the number to the limit.
+        quantile: standard errors from the number to its bound.
+
     Returns:
         How many more of either, or None.
     """

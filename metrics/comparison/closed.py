@@ -18,6 +18,12 @@ def gap_closed(before: Measured, after: Measured, floor: Measured, *, paired: bo
     Leaving out a real image moves all three distances together. ``paired``: before and after are two versions of the
     same images, which are then left out together. No error bar where a distance has none.
 
+    Args:
+        before: of the raw images.
+        after: of the results.
+        floor: of other real images.
+        paired: whether the results are versions of the raw images, row by row.
+
     Returns:
         The share, with its error where every distance has one.
     """

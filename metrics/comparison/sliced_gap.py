@@ -25,6 +25,13 @@ def measure_slices(
     ``real``. With ``permutations`` every slice has a p-value and its adjusted one. Slices that are too small are listed
     with a value of NaN.
 
+    Args:
+        after: features of the set under test.
+        real: features of the reference.
+        names: ``label``, or columns of the metadata.
+        permutations: deals of every slice's test; 0: none.
+        seed: decides them.
+
     Returns:
         A slice per value, those that are too small last.
     """

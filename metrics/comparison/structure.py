@@ -37,6 +37,10 @@ def gradient_correlation(
     1: all gradients are where they were, in proportion; about 0: unrelated. Where correlation is undefined because a
     gradient magnitude is the same everywhere (a flat image), it is 1 if both are, and 0 if one is.
 
+    Args:
+        content: ``uint8 [H,W,3]``, or a batch ``uint8 [N,3,H,W]``.
+        result: of the same shape.
+
     Returns:
         −1 to 1 for two arrays, ``[N]`` of them for two batches.
 
@@ -63,6 +67,11 @@ def edge_f_score(
     several edge pixels may be matched to one. 1: every edge kept and none added. Unrelated images reach the share
     that edges meet by chance, 0.16 for photos and fractals at the default tolerance. Images without edges:
     1 if neither has one, 0 if one has.
+
+    Args:
+        content: ``uint8 [H,W,3]``, or a batch ``uint8 [N,3,H,W]``.
+        result: of the same shape.
+        tolerance: in pixels.
 
     Returns:
         0 to 1 for two arrays, ``[N]`` of them for two batches.

@@ -46,6 +46,12 @@ def witness(x: Features, y: Features, *, groups_x: Groups | None = None, groups_
 
     Memory beside the features is O(BLOCK · (N + M)).
 
+    Args:
+        x: features ``[N,D]`` of the set under test.
+        y: features ``[M,D]`` of the reference.
+        groups_x: the group of each row of ``x``; None: every row is its own.
+        groups_y: the same for ``y``.
+
     Returns:
         A score per image of either set, high where it makes the gap, and its nearest neighbour in the other.
 

@@ -63,6 +63,12 @@ def load_levels(
 ) -> Extractor:
     """All of ``levels(name)`` in one extractor, from one pass per image; ``Extractor.columns`` says which is where.
 
+    Args:
+        name: as in ``load_extractor``.
+        weights: a file that replaces the weights it would load.
+        device: where the network runs.
+        precision: ``float32`` or ``bfloat16``.
+
     Returns:
         One extractor, whose columns are those of all levels.
 
@@ -76,6 +82,9 @@ def levels(name: str = DEFAULT) -> tuple[str, ...]:
     """Extractors from low to high level for a gap profile: at most four layers of ``name``, then ``name`` itself.
 
     ``levels("inception")`` is ``("inception/64", "inception/192", "inception/768", "inception")``.
+
+    Args:
+        name: as in ``load_extractor``.
 
     Returns:
         Names for ``load_extractor``.

@@ -36,6 +36,10 @@ SIDE = 224
 def load(name: str, *, weights: Path | None = None) -> Network:
     """The network, with weights from the Hugging Face cache or hub, or from ``weights``.
 
+    Args:
+        name: as in ``load_extractor``.
+        weights: a file that replaces the weights it would load.
+
     Returns:
         The network with its preprocessing.
 

@@ -26,6 +26,10 @@ from .weights import read_weights
 def load(name: str, *, weights: Path | None = None) -> Network:
     """The network of ``efficientnet-lite0`` or ``efficientnet-lite2``: 1280 features, the pooled last layer.
 
+    Args:
+        name: as in ``load_extractor``.
+        weights: a file that replaces the weights it would load.
+
     Returns:
         The network with its preprocessing.
 

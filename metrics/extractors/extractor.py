@@ -128,6 +128,9 @@ class Extractor:
 def check_device(device: str) -> torch.device:
     """``device`` as torch names it, after checking that it exists.
 
+    Args:
+        device: where the network runs.
+
     Returns:
         The device.
 

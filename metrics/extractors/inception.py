@@ -35,6 +35,10 @@ def load(name: str = "inception", *, weights: Path | None = None) -> Network:
     With ``weights``, a file of the same tensors. If it is not the published file, bit for bit, the extractor is called
     ``inception-<first 8 digits of its SHA-256>``, because its numbers are not those of the published metrics.
 
+    Args:
+        name: as in ``load_extractor``.
+        weights: a file that replaces the weights it would load.
+
     Returns:
         The network with its preprocessing.
 

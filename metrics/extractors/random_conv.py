@@ -26,6 +26,10 @@ SCALES = 3
 def load(name: str, *, weights: Path | None = None) -> Network:
     """294 features: the mean and standard deviation of the colours and of two layers at 128, 64 and 32 pixels.
 
+    Args:
+        name: as in ``load_extractor``.
+        weights: a file that replaces the weights it would load.
+
     Returns:
         The network with its preprocessing.
 

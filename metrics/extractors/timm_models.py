@@ -27,6 +27,10 @@ def load(name: str, *, weights: Path | None = None) -> Network:
     Pretrained weights come through timm's own loader, from the Hugging Face cache or hub (``HF_HUB_OFFLINE=1`` keeps it
     to the cache), or from ``weights``.
 
+    Args:
+        name: as in ``load_extractor``.
+        weights: a file that replaces the weights it would load.
+
     Returns:
         The network with the model's own preprocessing.
 

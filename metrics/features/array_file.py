@@ -43,6 +43,10 @@ def array_names(path: Path) -> list[str]:
 def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     """The arrays of these names, of those that are in the file; sizes are compared before anything is allocated.
 
+    Args:
+        path: an ``.npy`` or ``.npz`` file.
+        names: of the arrays that are wanted.
+
     Returns:
         By name, arrays as they are stored.
 

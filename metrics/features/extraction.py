@@ -362,6 +362,10 @@ def extract(
 def check_comparable(a: FeatureSet, b: FeatureSet) -> None:
     """Refuse two feature sets whose numbers do not mean the same.
 
+    Args:
+        a: one set.
+        b: the other.
+
     Raises:
         InputError: the extractors' fingerprints differ; says in what.
     """

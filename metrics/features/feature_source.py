@@ -44,6 +44,14 @@ def open_features(
     was made: it can be compared with another plain array of the same width only. Whether features can be compared is
     for :func:`metrics.features.extraction.check_comparable` to say.
 
+    Args:
+        source: one of these.
+        extractor: of images.
+        batch_size: images per forward pass.
+        workers: threads that read images; None: one for every processor, at most 8.
+        cache: keeps features for the next run.
+        progress: called with every step.
+
     Returns:
         Features ``float32 [N,D]`` with keys, labels and groups.
 

@@ -41,6 +41,11 @@ def open_files(paths: Sequence[Path], root: Path | None = None, name: Path | Non
 
     Metadata are read in that folder and in those between it and the images. Errors call the list ``name``.
 
+    Args:
+        paths: of the images.
+        root: what keys are relative to; None: what all paths have in common.
+        name: of the list, for errors.
+
     Returns:
         The images, with losses and notes.
 

@@ -183,6 +183,11 @@ class ImageSet(Sequence[Item]):
         (seed, key) gives the same crop anywhere. Images that cannot be opened are left out and listed in
         ``losses``.
 
+        Args:
+            per_image: crops of every image.
+            size: side of a crop in pixels, after resizing.
+            seed: decides them.
+
         Returns:
             The crops; nothing is cut before they are read.
         """
@@ -222,6 +227,10 @@ def draw_crop(width: int, height: int, size: int, rng: np.random.Generator) -> C
 
 def cut(image: np.ndarray, crop: Crop) -> np.ndarray:
     """The region of ``image`` (``uint8 [H,W,3]``), resized with an antialiasing Lanczos filter.
+
+    Args:
+        image: ``uint8 [H,W,3]``.
+        crop: the region, and the side it is resized to.
 
     Returns:
         ``uint8 [size,size,3]``.

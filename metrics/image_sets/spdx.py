@@ -64,6 +64,10 @@ def satisfied(text: str, allowed: Collection[str]) -> bool:
 
     OR lets choose, AND asks for both, and an exception (WITH) only adds rights.
 
+    Args:
+        text: an SPDX expression.
+        allowed: names of licences.
+
     Returns:
         Whether they may.
     """

@@ -74,6 +74,10 @@ def open_tars(paths: Sequence[Path], root: Path) -> ImageSet:
     file of metadata in the shard, are its metadata. Images beside a plain one (``a.seg.png`` beside ``a.jpg``) are its
     companions; further members are passed over, and noted.
 
+    Args:
+        paths: of the shards.
+        root: of the set, for people.
+
     Returns:
         The images, with losses and notes.
     """

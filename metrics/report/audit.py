@@ -25,6 +25,10 @@ CONTEXT = 3  # an excerpt is this many times as wide as the patch in it
 def write_audit(report: CopyReport, folder: str | Path) -> None:
     """Write audit.json, audit.md and audit.html into ``folder``, which is made when missing.
 
+    Args:
+        report: of ``audit``.
+        folder: where to write.
+
     Raises:
         InputError: the folder cannot be made or written to.
     """

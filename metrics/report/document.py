@@ -22,6 +22,9 @@ def to_json(report: GapReport) -> str:
     ``schema`` comes first, then the dataclass fields as declared; mappings keep their order and text is ASCII with
     escapes. NaN and infinities become null.
 
+    Args:
+        report: of ``compare``.
+
     Returns:
         The document.
 

@@ -15,6 +15,10 @@ def write_files(folder: str | Path, texts: Mapping[str, str]) -> None:
     Each file replaces its predecessor in one step. Characters that UTF-8 cannot hold (from undecodable file names) are
     written as backslash escapes.
 
+    Args:
+        folder: where to write.
+        texts: by name of the file.
+
     Raises:
         InputError: the folder cannot be made or written to.
     """

@@ -46,6 +46,9 @@ def to_html(report: GapReport) -> str:
     The page holds at most 120 thumbnails of ``grid.LARGEST`` bytes and ``scatter.POINTS`` points, and every list and
     text on it is cut at a bound, so that it stays below about 8 MB; pages of ordinary photos have 1 to 3 MB.
 
+    Args:
+        report: of ``compare``.
+
     Returns:
         The page.
     """

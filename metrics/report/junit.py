@@ -34,6 +34,10 @@ def to_junit(result: GateResult) -> str:
 def write_junit(result: GateResult, path: str | Path) -> None:
     """Write ``to_junit`` to ``path``; its folder is made when missing.
 
+    Args:
+        result: of ``gate``.
+        path: the file to write.
+
     Raises:
         InputError: the file cannot be written.
     """

@@ -32,6 +32,10 @@ def scalars(report: GapReport, result: GateResult | None = None) -> dict[str, fl
     tracker takes; two slices that then read alike are told apart by a number. The extractor is left out of the
     names: only numbers of one extractor make a curve.
 
+    Args:
+        report: of ``compare``.
+        result: of ``gate``.
+
     Returns:
         Numbers by name.
     """
@@ -47,6 +51,11 @@ def scalars(report: GapReport, result: GateResult | None = None) -> dict[str, fl
 
 def write_scalars(report: GapReport, path: str | Path, result: GateResult | None = None) -> None:
     """Write ``scalars`` as nested JSON objects, as DVC reads them; the folder of ``path`` is made when missing.
+
+    Args:
+        report: of ``compare``.
+        path: the file to write.
+        result: of ``gate``.
 
     Raises:
         InputError: the file cannot be written.

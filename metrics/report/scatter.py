@@ -38,6 +38,9 @@ def scatter(report: GapReport) -> Scatter | None:
 
     At most POINTS are drawn, evenly thinned; images that explain the gap are always among them.
 
+    Args:
+        report: of ``compare``.
+
     Returns:
         The dots in their view box, or None.
     """

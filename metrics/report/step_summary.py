@@ -31,6 +31,11 @@ def gate_markdown(result: GateResult, report: GapReport | None = None, limit: in
 
     ``report`` adds the images that explain the gap, where it names any, unless all passed. Names can inject no markup.
 
+    Args:
+        result: of ``gate``.
+        report: of ``compare``.
+        limit: bytes of UTF-8 at most.
+
     Returns:
         Markdown.
     """
@@ -45,6 +50,11 @@ def gate_markdown(result: GateResult, report: GapReport | None = None, limit: in
 
 def append_summary(result: GateResult, path: str | Path, report: GapReport | None = None) -> None:
     """Append the result to GitHub's summary file of this step (``$GITHUB_STEP_SUMMARY``), in what room it has left.
+
+    Args:
+        result: of ``gate``.
+        path: the file to append to.
+        report: of ``compare``.
 
     Raises:
         InputError: the file cannot be written.
@@ -64,6 +74,10 @@ def to_annotations(result: GateResult, file: str | None = None) -> list[str]:
     """GitHub workflow commands, one a line to print: an error per failed check, a warning per inconclusive one.
 
     ``file`` is the budgets file, relative to the repository, that they are pinned to.
+
+    Args:
+        result: of ``gate``.
+        file: the budgets file that they are pinned to.
 
     Returns:
         Lines to print.

@@ -67,6 +67,11 @@ class BlockKid:
     def update(self, side: str, start: int, batch: Features) -> None:
         """Add ``batch [B,D]``: the images at positions ``start``, ``start + 1``, ... of set ``side``, "x" or "y".
 
+        Args:
+            side: ``x`` or ``y``.
+            start: position of the first image of the batch in its set.
+            batch: features ``[N,D]``.
+
         Raises:
             InputError: another side, a negative position, a position that has come before, or bad features.
         """

@@ -70,6 +70,14 @@ def c2st(
     Groups are ordered by a hash of ``(seed, name)``, which decides folds and permutations; without groups the name is
     the row's number.
 
+    Args:
+        x: features ``[N,D]`` of the set under test.
+        y: features ``[M,D]`` of the reference.
+        groups_x: the group of each row of ``x``; None: every row is its own.
+        groups_y: the same for ``y``.
+        permutations: how many random deals the p-value is from.
+        seed: decides folds and permutations.
+
     Returns:
         Area under the curve, its p-value, and the areas under permuted labels.
 

@@ -44,6 +44,12 @@ class Cmmd:
 def cmmd(x: Features, y: Features, *, groups_x: Groups | None = None, groups_y: Groups | None = None) -> Cmmd:
     """CMMD of features ``x [N,D]`` and ``y [M,D]``, in float64. Groups are as for ``metrics.statistics.kid.kid``.
 
+    Args:
+        x: features ``[N,D]`` of the set under test.
+        y: features ``[M,D]`` of the reference.
+        groups_x: the group of each row of ``x``; None: every row is its own.
+        groups_y: the same for ``y``.
+
     Returns:
         The unbiased value with its error, and the published one.
 

@@ -76,6 +76,10 @@ def frechet_from_moments(x: Moments, y: Moments) -> Frechet:
     The same as ``frechet`` of all their rows to 1e-8 where there are more rows than features, and to 1e-6 otherwise
     (a covariance holds the square of the features' scale); keep the features themselves where they are fewer.
 
+    Args:
+        x: what one side has seen.
+        y: what the other has.
+
     Returns:
         The value, and the bias to expect at these sizes where that can be said.
 
@@ -94,6 +98,12 @@ def frechet_from_moments(x: Moments, y: Moments) -> Frechet:
 
 def frechet_from_statistics(mean1: Features, covariance1: Features, mean2: Features, covariance2: Features) -> float:
     """Fréchet distance from means ``[D]`` and covariances ``[D,D]``, computed in float64.
+
+    Args:
+        mean1: ``[D]`` of one set.
+        covariance1: ``[D,D]`` of it.
+        mean2: ``[D]`` of the other.
+        covariance2: ``[D,D]`` of it.
 
     Returns:
         The distance, never negative.
@@ -115,6 +125,10 @@ def first_order_bias(x: Features, y: Features) -> float:
 
     (1/N + 1/M) · [Σᵢ λᵢ + ½ Σᵢⱼ λᵢλⱼ(1 + δᵢⱼ)/(λᵢ + λⱼ)], λ the eigenvalues of the pooled covariance: perturbation of
     eq. 6 around equal covariances, Wishart noise. Within 3 % for N ≥ 10 D on Gaussians.
+
+    Args:
+        x: features ``[N,D]`` of the set under test.
+        y: features ``[M,D]`` of the reference.
 
     Returns:
         The bias.

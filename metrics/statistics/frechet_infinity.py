@@ -45,6 +45,12 @@ def frechet_infinity(x: Features, y: Features, *, draws: int = 3, seed: int = 0)
     At each of ``SIZES`` sizes from 2 D to min(N, M), ``draws`` random subsets of both sets without replacement,
     ordinary least squares on 1/N. Small negative values are possible where there is no gap.
 
+    Args:
+        x: features ``[N,D]`` of the set under test.
+        y: features ``[M,D]`` of the reference.
+        draws: subsets at each size.
+        seed: decides them.
+
     Returns:
         The intercept, and the line that was fitted.
 

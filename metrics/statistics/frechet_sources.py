@@ -37,6 +37,14 @@ def frechet_of_sources(
     the distance is exact at any size. ``tell`` gets a line about every image that took no part, and about what was
     passed over.
 
+    Args:
+        a: one source.
+        b: the other.
+        extractor: of images, where a source holds such.
+        batch_size: images per forward pass.
+        cache: keeps features for the next run.
+        tell: called with lines for people.
+
     Returns:
         The distance.
 

@@ -46,6 +46,13 @@ def kid_subsets(x: Features, y: Features, *, subsets: int = 100, size: int = 100
     Where subsets overlap enough, every pair of images is computed once and serves all of them by a 0/1 matrix of
     membership; otherwise each subset is computed by itself. Both give the same to rounding.
 
+    Args:
+        x: features ``[N,D]`` of the set under test.
+        y: features ``[M,D]`` of the reference.
+        subsets: how many.
+        size: images a side of each.
+        seed: decides them.
+
     Returns:
         Mean and spread over the subsets, and the value of each.
 

@@ -114,6 +114,10 @@ def measure_low_level(images: Iterable[npt.NDArray[np.uint8]], *, side: int = SI
 
     Pass the ``side`` that :func:`common_side` gives for *both* sets; images are read one at a time.
 
+    Args:
+        images: images ``uint8 [H,W,3]``, read one at a time.
+        side: in pixels, that of :func:`common_side` for both sets.
+
     Returns:
         By measure, a value per image.
 
@@ -139,6 +143,12 @@ def low_level_gaps(
     Groups name each image's photo, as for ``metrics.statistics.kid.kid``. A sentence needs a Student interval of the
     difference that excludes 0 at a level which is LEVEL for all measures together (Bonferroni), and a visible
     difference.
+
+    Args:
+        synthetic: measures of the set under test.
+        real: measures of the reference.
+        groups_synthetic: the photo or scene of each image; None: every image is its own.
+        groups_real: the same for the reference.
 
     Returns:
         A gap per measure; those worth a sentence have one.

@@ -50,6 +50,12 @@ def measure(name: str, x: FeatureSet, real: FeatureSet, *, seed: int = 0) -> Mea
 
     The RBF bandwidth is the median distance within ``real``, so that all sets measured against it share one scale.
 
+    Args:
+        name: of the metric.
+        x: features of the set under test.
+        real: features of the reference.
+        seed: decides projections and folds.
+
     Returns:
         The measurement, with its leave-one-out values where it has such.
 

@@ -63,6 +63,13 @@ def rbf(
     candidates can be compared only at one σ: pass it. Groups, precision and memory are as for
     ``metrics.statistics.kid.kid``.
 
+    Args:
+        x: features ``[N,D]`` of the set under test.
+        y: features ``[M,D]`` of the reference.
+        groups_x: the group of each row of ``x``; None: every row is its own.
+        groups_y: the same for ``y``.
+        bandwidth: σ; None: :func:`median_distance` of these two sets.
+
     Returns:
         The value, its error, and the values with each group left out.
 
@@ -82,6 +89,12 @@ def energy(x: Features, y: Features, *, groups_x: Groups | None = None, groups_y
     Székely and Rizzo, "Energy statistics" (2013); it is the squared MMD with the kernel −|x − y|, here unbiased.
     Groups, precision and memory are as for ``metrics.statistics.kid.kid``.
 
+    Args:
+        x: features ``[N,D]`` of the set under test.
+        y: features ``[M,D]`` of the reference.
+        groups_x: the group of each row of ``x``; None: every row is its own.
+        groups_y: the same for ``y``.
+
     Returns:
         The value, its error, and the values with each group left out.
 
@@ -99,6 +112,10 @@ def median_distance(x: Features, y: Features) -> float:
     or of two; of an even number of pairs it is the mean of the middle two. Where N + M exceeds ``MEDIAN_ROWS``, only
     the pooled rows round(linspace(0, N + M − 1, MEDIAN_ROWS)) are used, so that the order of the rows then matters a
     little (about 1 %).
+
+    Args:
+        x: features ``[N,D]`` of the set under test.
+        y: features ``[M,D]`` of the reference.
 
     Returns:
         The distance, above 0.
@@ -131,6 +148,11 @@ def paired_difference(a: Mmd, b: Mmd, *, paired_rows: bool) -> tuple[float, Jack
     independent distances. ``paired_rows``: group g of one candidate and group g of the other are two versions of one
     image (before and after), and are left out together; otherwise the candidates are independent samples.
 
+    Args:
+        a: one candidate.
+        b: the other.
+        paired_rows: whether their rows are two versions of the same images.
+
     Returns:
         The difference and its error.
 
@@ -156,6 +178,13 @@ def mmd(x: torch.Tensor, y: torch.Tensor, kernel: Kernel, groups_x: Groups | Non
     """The estimate for any symmetric kernel, from tensors that ``check_pair`` has passed.
 
     A constant may be left out of the kernel or added to it: it cancels in the value and in every leave-one-out value.
+
+    Args:
+        x: features ``[N,D]`` of the set under test.
+        y: features ``[M,D]`` of the reference.
+        kernel: from rows ``[A,D]`` and ``[B,D]`` to values ``[A,B]``.
+        groups_x: the group of each row of ``x``; None: every row is its own.
+        groups_y: the same for ``y``.
 
     Returns:
         The value, its error, and the values with each group left out.

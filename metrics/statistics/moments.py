@@ -86,6 +86,10 @@ class Moments:
     def load(cls, path: Path, device: torch.device | str = "cpu") -> Moments:
         """Read what ``save`` wrote.
 
+        Args:
+            path: the file.
+            device: of the state.
+
         Returns:
             The state, to go on with.
 

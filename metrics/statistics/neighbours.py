@@ -25,6 +25,10 @@ def nearest(x: Features, y: Features) -> tuple[npt.NDArray[np.int64], npt.NDArra
 
     Of several rows at the same distance it is the first.
 
+    Args:
+        x: rows to look from, ``[N,D]``.
+        y: rows to look among, ``[M,D]``.
+
     Returns:
         Indices and Euclidean distances.
 

@@ -16,6 +16,10 @@ Groups = Sequence[Hashable]
 def check_pair(x: Features, y: Features) -> tuple[torch.Tensor, torch.Tensor]:
     """Both feature sets as tensors ``[N,D]`` and ``[M,D]`` of one dtype, float32 or float64.
 
+    Args:
+        x: features ``[N,D]`` of the set under test.
+        y: features ``[M,D]`` of the reference.
+
     Returns:
         Both tensors, on the device of ``x``.
 
@@ -37,6 +41,11 @@ def check_pair(x: Features, y: Features) -> tuple[torch.Tensor, torch.Tensor]:
 
 def check_features(features: Features, name: str, *, least: int = 2) -> torch.Tensor:
     """One feature set as a tensor ``[N,D]``, float32 or float64, N at least ``least``; ``name`` is for the messages.
+
+    Args:
+        features: a tensor or array.
+        name: of the argument, for errors.
+        least: rows at least.
 
     Returns:
         The tensor, on the device of ``features``.
@@ -63,6 +72,11 @@ def check_features(features: Features, name: str, *, least: int = 2) -> torch.Te
 
 def group_index(groups: Groups | None, rows: int, name: str) -> np.ndarray:
     """Each row's group as a number, in order of first appearance: int64 ``[rows]``; None gives every row its own.
+
+    Args:
+        groups: the group of each row, or None.
+        rows: how many rows there are.
+        name: of the argument, for errors.
 
     Returns:
         Numbers from 0 on.

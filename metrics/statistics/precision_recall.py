@@ -63,6 +63,13 @@ def precision_recall(
     ``groups_x`` and ``groups_y`` name each row's group, the photo that a crop comes from. Memory is O(BLOCK · (N + M))
     beside the features; values do not depend on the block or on the order of rows.
 
+    Args:
+        x: synthetic features ``[N,D]``.
+        y: real features ``[M,D]``.
+        k: which neighbour bounds the ball around an image.
+        groups_x: the group of each row of ``x``; None: every row is its own.
+        groups_y: the same for ``y``.
+
     Returns:
         Both with the number of neighbours behind them.
 
@@ -82,6 +89,13 @@ def density_coverage(
     x: Features, y: Features, *, k: int = 5, groups_x: Groups | None = None, groups_y: Groups | None = None
 ) -> DensityCoverage:
     """Density and coverage of synthetic features ``x [N,D]`` against real ones ``y [M,D]``; as ``precision_recall``.
+
+    Args:
+        x: synthetic features ``[N,D]``.
+        y: real features ``[M,D]``.
+        k: which neighbour bounds the ball around an image.
+        groups_x: the group of each row of ``x``; None: every row is its own.
+        groups_y: the same for ``y``.
 
     Returns:
         Both with the number of neighbours behind them.

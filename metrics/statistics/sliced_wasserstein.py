@@ -48,6 +48,12 @@ def sliced_wasserstein(x: Features, y: Features, *, projections: int = PROJECTIO
 
     The directions depend on ``seed``, D and ``projections`` only, so values of one D are compared along the same ones.
 
+    Args:
+        x: features ``[N,D]`` of the set under test.
+        y: features ``[M,D]`` of the reference.
+        projections: how many directions.
+        seed: decides them.
+
     Returns:
         The distance and its square, with the error that comes from having so few directions.
 

@@ -114,6 +114,10 @@ class Inversion:
     def train(self, save_every: int, validate_every: int) -> Iterator[InversionStep]:
         """Learn; writes OUT and its state every ``save_every`` steps and at the end.
 
+        Args:
+            save_every: steps between two saved states.
+            validate_every: steps between two sheets of validation images; 0: none.
+
         Yields:
             Every step, or the last without its losses where OUT is finished.
         """

@@ -150,6 +150,10 @@ def class_token(token: str, label: str) -> str:
 
     A digest keeps apart names that differ only in what a token cannot hold: capitals, spaces, signs.
 
+    Args:
+        token: of the whole set.
+        label: of the class.
+
     Returns:
         The placeholder.
     """

@@ -70,6 +70,11 @@ def add_token(pipeline: Any, token: str, values: torch.Tensor) -> list[int]:
 
     No other row of the embedding matrix changes by a bit.
 
+    Args:
+        pipeline: of :func:`stylize.diffusion.pipeline.load_pipeline`.
+        token: the placeholder.
+        values: its vectors ``[vectors, hidden]``.
+
     Returns:
         The ids of the new tokens, in the order of the vectors.
     """
@@ -93,6 +98,11 @@ def expanded(pipeline: Any, prompt: str) -> str:
 
 def prompt_ids(pipeline: Any, prompt: str, ids: Sequence[int]) -> list[int]:
     """Token ids of a prompt, padded to the model's length; ``ids`` have to be in it once each, in order.
+
+    Args:
+        pipeline: of :func:`stylize.diffusion.pipeline.load_pipeline`.
+        prompt: the sentence.
+        ids: of the placeholder's tokens.
 
     Returns:
         Ids, as many as the model reads.
@@ -154,6 +164,10 @@ def read_embedding(path: Path) -> tuple[str, torch.Tensor]:
 
 def use_embedding(pipeline: Any, path: Path) -> tuple[str, list[int]]:
     """Add the embedding in ``path`` to the pipeline; returns its placeholder and the ids of its tokens.
+
+    Args:
+        pipeline: of :func:`stylize.diffusion.pipeline.load_pipeline`.
+        path: the file of the embedding.
 
     Returns:
         Placeholder and ids.

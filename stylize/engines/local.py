@@ -34,6 +34,11 @@ def in_parallel(task: Callable[[Any], Any], arguments: Sequence[Any], workers: i
     sent to each process once and may keep what it loads. Closing the iterator, or any exception, stops the workers:
     those that are still busy after GRACE seconds are killed.
 
+    Args:
+        task: a callable that can be sent to a process.
+        arguments: what it is called with, one at a time.
+        workers: processes at most.
+
     Yields:
         What ``task`` returned, as soon as it is there.
 

@@ -115,6 +115,15 @@ def sample_class(
 ) -> DeadLeaves:
     """The class ``class_id`` of the data set ``seed``; what is None is drawn (module docstring).
 
+    Args:
+        seed: of the data set.
+        class_id: number of the class, from 0.
+        shape: one of MODES; see :class:`DeadLeaves` for this and what follows.
+        exponent: of the density of the radii.
+        smallest: radius, in sides.
+        limit: leaves at most.
+        select: whether an image that one leaf dominates is drawn again.
+
     Returns:
         The class.
 
@@ -164,6 +173,11 @@ def draw_leaves(params: DeadLeaves, instance: int, draw: int) -> Iterator[tuple[
 def render_leaves(params: DeadLeaves, instance: int, size: int) -> Leaves:
     """The leaves of one instance before colour; a pure function of its arguments on any machine.
 
+    Args:
+        params: the class.
+        instance: number of the image within the class.
+        size: side of the images in pixels.
+
     Returns:
         The leaf on top of each pixel, colours, and how many images were drawn.
 
@@ -200,6 +214,12 @@ def render_torch(
     """The images of several instances, uint8 [N,3,size,size] on ``device``: the bits of ``render``.
 
     Every leaf is tested against every pixel of all images at once, so this pays on a GPU only.
+
+    Args:
+        params: the class.
+        instances: numbers of the images within the class.
+        size: side of the images in pixels.
+        device: where to draw, e.g. ``cuda``.
 
     Returns:
         The images.

@@ -287,6 +287,12 @@ def render_torch(params: FractalSVD, instances: Sequence[int], size: int, device
 
     The game and the counting run on the device; the choices, the background and the blur are the CPU's.
 
+    Args:
+        params: the class.
+        instances: numbers of the images within the class.
+        size: side of the images in pixels.
+        device: where to draw, e.g. ``cuda``.
+
     Returns:
         The images.
     """

@@ -69,6 +69,12 @@ def sample_class(
 ) -> Moire:
     """The class ``class_id`` of the data set ``seed``; what is None is drawn (module docstring).
 
+    Args:
+        seed: of the data set.
+        class_id: number of the class, from 0.
+        frequencies: cycles per pixel of the two gratings.
+        combine: "product" or "sum".
+
     Returns:
         The class.
 
@@ -126,6 +132,11 @@ def interfere(first: float, second: float, centre: Any, product: bool, out: Any)
 def render(params: Moire, instance: int, size: int) -> np.ndarray:
     """One image, uint8 [size,size,3], grey.
 
+    Args:
+        params: the class.
+        instance: number of the image within the class.
+        size: side of the images in pixels.
+
     Returns:
         The image.
 
@@ -147,6 +158,12 @@ def render_torch(
     """The images of several instances, uint8 [N,3,size,size] on ``device``.
 
     The formula with the library's own cosine in double precision: the bytes of ``render`` but for a pixel in some 10^9.
+
+    Args:
+        params: the class.
+        instances: numbers of the images within the class.
+        size: side of the images in pixels.
+        device: where to draw, e.g. ``cuda``.
 
     Returns:
         The images.

@@ -282,6 +282,13 @@ def render_torch(
     Windows are placed on the CPU (a probe of 64 x 64 samples or a few); samples, coverage and colours are made on the
     device, 2^20 samples at a time.
 
+    Args:
+        params: the class.
+        instances: numbers of the images within the class.
+        size: side of the images in pixels.
+        device: where to draw, e.g. ``cuda``.
+        strata: samples per pixel = strata^2.
+
     Returns:
         The images.
     """

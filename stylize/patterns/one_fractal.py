@@ -208,6 +208,11 @@ def render_torch(params: OneFractal, instances: Sequence[int], size: int, device
 def render_classes_torch(images: Sequence[tuple[OneFractal, int]], size: int, device: str = "cpu") -> Tensor:
     """(class, instance) pairs of one data set, a whole data set say: uint8 [N,3,size,size], as ``render`` has them.
 
+    Args:
+        images: pairs of class and instance.
+        size: side of the images in pixels.
+        device: where to draw, e.g. ``cuda``.
+
     Returns:
         The images, in the order of the pairs.
 

@@ -189,6 +189,11 @@ def place(params: OneImage, instance: int) -> tuple[float, ...]:
 def render(params: OneImage, instance: int, size: int) -> np.ndarray:
     """One image, uint8 [size,size,3] sRGB; edges are white on black.
 
+    Args:
+        params: the class.
+        instance: number of the image within the class.
+        size: side of the images in pixels.
+
     Returns:
         The image.
 

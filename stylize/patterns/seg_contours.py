@@ -218,6 +218,12 @@ def render_with_mask_torch(
 
     On a CPU this is slower than ``render_with_mask``.
 
+    Args:
+        params: the class.
+        instances: numbers of the images within the class.
+        size: side of the images in pixels.
+        device: where to draw, e.g. ``cuda``.
+
     Returns:
         Images and labels.
 

@@ -79,6 +79,12 @@ def sample_class(
 ) -> SpectrumNoise:
     """The class ``class_id`` of the data set ``seed``; exponents that are None are drawn from the published ranges.
 
+    Args:
+        seed: of the data set.
+        class_id: number of the class, from 0.
+        exponents: (a, b), across and down, from 0 to 6 each.
+        colour: whether the histograms of a random colour image are imposed as well.
+
     Returns:
         The class.
 
@@ -175,6 +181,11 @@ def render(params: SpectrumNoise, instance: int, size: int) -> np.ndarray:
     Every byte is rounded from double-precision arithmetic, so FFTs that round differently agree but for a pixel in
     some 10^9.
 
+    Args:
+        params: the class.
+        instance: number of the image within the class.
+        size: side of the images in pixels.
+
     Returns:
         The image.
 
@@ -208,6 +219,12 @@ def render_torch(
     """The images of several instances, uint8 [N,3,size,size] on ``device``; the phases are drawn on the CPU.
 
     The same formulas in double precision: the same bytes as ``render`` but for a pixel in some 10^9.
+
+    Args:
+        params: the class.
+        instances: numbers of the images within the class.
+        size: side of the images in pixels.
+        device: where to draw, e.g. ``cuda``.
 
     Returns:
         The images.

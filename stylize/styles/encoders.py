@@ -95,6 +95,10 @@ def load_encoder(name: str = DEFAULT_ENCODER, device: str = "cpu") -> Encoder:
                               1/4, relu4_1 512 1/8, relu5_1 512 1/16         by torch.hub on first use
     ========================  =============================================  =================================
 
+    Args:
+        name: one of the table.
+        device: where it runs.
+
     Returns:
         The encoder.
 
@@ -154,6 +158,10 @@ def laplacian_pyramid(images: torch.Tensor, octaves: int) -> list[torch.Tensor]:
     """Band-pass images ``[N,C,⌈H/2^l⌉,⌈W/2^l⌉]`` of ``[N,C,H,W]``, fine to coarse; the last is the low-pass image.
 
     Burt and Adelson (1983), with 2×2 means for the reduction and bilinear enlargement; :func:`collapsed` inverts it.
+
+    Args:
+        images: ``float [N,C,H,W]``.
+        octaves: band-pass images at most.
 
     Returns:
         The bands and the low-pass image, fine to coarse.

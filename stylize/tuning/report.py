@@ -37,6 +37,9 @@ FEW = 50  # contents that the search did not use, below which the judge takes al
 def read_study(out: str | Path) -> tuple[list[Trial], Constraints]:
     """The ended trials of a study folder and its budget.
 
+    Args:
+        out: folder of the study.
+
     Returns:
         Trials in their order, and the budget.
 
@@ -107,6 +110,15 @@ def judge(
     The winner stylises up to ``images`` contents that no trial has used (all contents, where fewer than 50 are left).
     OUT gets ``judged.json``, ``contents``, ``stylised`` and ``judge-NETWORK`` with a full report, for the network of
     the search and for ``extractor``, which the search has not seen.
+
+    Args:
+        real: the photos that the study was given.
+        synthetic: the images that it was given.
+        out: folder of the study.
+        extractor: a network that the search has not seen.
+        images: contents that the winner stylises, at most.
+        workers: processes of one thread each.
+        progress: called with every step.
 
     Returns:
         A report per network.

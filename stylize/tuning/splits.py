@@ -78,6 +78,10 @@ def split_photos(real: Any, seed: int = 0) -> tuple[ImageSet, ImageSet, SealedPh
     split here: half of the groups (by default a photo each), in an order drawn from ``seed`` and the file's content, is
     for learning, a quarter for each of the others.
 
+    Args:
+        real: photos, from any source that :func:`metrics.image_sets.open.open_images` reads.
+        seed: decides the split of photos that are not split yet.
+
     Returns:
         The parts, the last one sealed.
 

@@ -29,8 +29,11 @@ STARTUP = 8  # trials drawn at random before the sampler learns, and before any 
 class Constraints:
     """What a result must keep.
 
-    ``structure``: least mean gradient correlation with the content; ``labels``: least label probe; ``copies``: largest
-    share of copied patches by the copy audit, in which honest photos reach 0.01 to 0.03 against each other.
+    Attributes:
+        structure: least mean gradient correlation with the content.
+        labels: least label probe.
+        copies: largest share of copied patches by the copy audit, in which honest photos reach 0.01 to 0.03 against
+            each other.
     """
 
     structure: float = 0.8

@@ -169,6 +169,13 @@ def make_plan(
 
     ``balanced``: by :func:`stylize.styles.assignment.assign`; ``random``: each key's own draw.
 
+    Args:
+        bank: the styles.
+        images: the contents.
+        assignment: ``balanced`` or ``random``.
+        workers: processes that describe the contents.
+        method: whose largest image counts.
+
     Returns:
         A style by key.
     """

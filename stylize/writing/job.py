@@ -130,6 +130,13 @@ class Job:
         The task gets the keys of a shard, or, of a mapping, its values: a worker holds no more than its own shards.
         Neither ``workers``, ``shard_size`` nor the order of completion changes a byte of the result.
 
+        Args:
+            task: what makes the images of a shard.
+            keys: of all items, or items by key.
+            workers: processes of one thread each.
+            shard_size: items per shard, the unit of resuming.
+            max_errors: how many items may fail before the run stops.
+
         Yields:
             How far the run is, at its start and after every shard.
 

@@ -17,6 +17,10 @@ def carried(item: Item, own: Mapping[str, Any]) -> dict[str, Any]:
     name of one of ``own`` is kept as ``source_NAME``; one that has that name already becomes ``source_source_NAME``.
     The label and the group are written where the item has them from elsewhere than its row, such as its folder.
 
+    Args:
+        item: the source.
+        own: the provenance of the result.
+
     Returns:
         A row for ``metadata.jsonl``.
     """

@@ -18,6 +18,10 @@ from ..styles.methods import stages, style_method
 def read_for(item: Item, method: str) -> np.ndarray:
     """The image ``uint8 [H,W,3]`` to be stylised by ``method``.
 
+    Args:
+        item: of the input.
+        method: one, or several joined by ``+``.
+
     Returns:
         The image.
 
