@@ -29,7 +29,7 @@ def nowhere(tmp_path):
     for name in ("stylize/patterns", "metrics"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, tmp_path / "site" / name, ignore=ignored)
-    for name in ("__init__.py", "version.py"):
+    for name in ("__init__.py", "shipped.py", "version.py"):
         shutil.copy(ROOT / "stylize" / name, tmp_path / "site/stylize")
     (tmp_path / "site/stylize/patterns/__pycache__").write_bytes(b"")
     (tmp_path / "file").write_bytes(b"")

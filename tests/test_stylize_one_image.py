@@ -22,7 +22,7 @@ GOLDEN = "aa95a3c7e86f4c1db1c255a0625e3ec3adb868bb6d38538fafe1cf14c8a3007d"
 
 
 def klass(class_id, seed=5, **options):
-    return family.sample_class(seed, class_id, **({"photo": ROOT / family.SHIPPED} | options))
+    return family.sample_class(seed, class_id, **({"photo": family.example()} | options))
 
 
 def made_photo(path):
@@ -179,7 +179,7 @@ def test_search_that_cannot_finish_says_what_it_saw(monkeypatch):
 def test_no_photo_names_the_option_and_a_shipped_photo():
     with pytest.raises(InputError, match=r"photo=None.*photo=/\S+/photos/learn/cat.jpg"):
         family.sample_class(0, 0)
-    assert (ROOT / family.SHIPPED).is_file()
+    assert (family.example()).is_file()
 
 
 def test_photos_that_cannot_be_used(tmp_path):

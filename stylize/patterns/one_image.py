@@ -47,8 +47,12 @@ THRESHOLDS = (0.7, 0.88)  # quantiles of the gradient: an edge reaches the first
 PROBE = 64  # side of the edge image on which maps are judged
 KEPT = 0.5  # share of its edges that a map must leave in the frame
 MAX_DRAWS = 200
-SHIPPED = shipped("photos") / "learn" / "cat.jpg"
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+def example() -> Path:
+    """A photo that comes along."""
+    return shipped("photos") / "learn" / "cat.jpg"
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class OneImage:
         """Refuse what cannot be rendered: InputError."""
         checks.check_identity(self)
         if type(self.photo) is not str or not self.photo:
-            raise InputError(f"photo is {self.photo!r}; expected the path of a photo, for example {SHIPPED}.")
+            raise InputError(f"photo is {self.photo!r}; expected the path of a photo, for example {example()}.")
         if type(self.sha256) is not str or not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise InputError(f"sha256 is {self.sha256!r}; expected 64 hexadecimal digits (run: sha256sum PHOTO).")
         checks.check_numbers("photo_size", self.photo_size, 2, 8, 10**6)
@@ -145,7 +149,7 @@ def sample_class(
             within ``max_draws``.
     """
     if photo is None:
-        raise InputError(f"one-image needs a real photo; got photo=None. Set the option, as in photo={SHIPPED}")
+        raise InputError(f"one-image needs a real photo; got photo=None. Set the option, as in photo={example()}")
     checks.check_number("delta", delta, float, 0, 0.9)
     if delta + jitter > 0.95:
         raise InputError(f"delta + jitter is {delta + jitter:g}; expected at most 0.95, or a map could fold the photo.")
@@ -163,7 +167,7 @@ def sample_class(
         if not edges.any():
             raise InputError(
                 f"photo {path}: no edges in its central square, as in a constant image (sigma {sigma:g}, thresholds "
-                f"{thresholds}). Choose a photo with structure, as in photo={SHIPPED}"
+                f"{thresholds}). Choose a photo with structure, as in photo={example()}"
             )
         kept = float(_warp(edges, _inverse(affine)).sum() / edges.sum())
         if not select or kept >= KEPT:
@@ -233,7 +237,7 @@ def render_torch(
 def _identify(path: str) -> tuple[str, tuple[int, int]]:
     """Digest, height and width of a photo."""
     if not Path(path).is_file():
-        raise InputError(f"photo {path}: no such file. Set the option photo to one, as in photo={SHIPPED}")
+        raise InputError(f"photo {path}: no such file. Set the option photo to one, as in photo={example()}")
     sha = digest(Path(path))
     height, width, _ = _photo(path, sha).shape
     return sha, (height, width)
@@ -250,7 +254,7 @@ def _photo(path: str, sha: str) -> np.ndarray:
     try:
         return decode(Path(path))
     except ImageError as error:
-        raise InputError(f"photo {path}: {error}. Expected a photo, as in photo={SHIPPED}") from error
+        raise InputError(f"photo {path}: {error}. Expected a photo, as in photo={example()}") from error
 
 
 @lru_cache(4)

@@ -63,6 +63,8 @@ def commands(data: Path) -> dict[str, list[str]]:
     photos, contents = images(data / "photos", 12, 96, 100), images(data / "set", 96, 64)
     style = str(data / "style.safetensors")
     start(["stylize", "learn", str(photos), style, "--crops", "2", "--size", "64"], data / "cache").wait()
+    warm = ["stylize", "render", "visual-atom", str(data / "warm"), "--classes", "1", "--per-class", "1"]
+    start(warm, data / "cache").wait()  # compiles, which takes longer than the work
     lines = f"""
         render    stylize render visual-atom {{out}} --classes 4 --per-class 70 --size 64 --workers 2
         learn     stylize learn {photos} {{out}}/s.safetensors --crops 8 --size 128
@@ -134,9 +136,10 @@ def disturb(name: str, words: list[str], data: Path, until: float, most: int, rn
     lasts = time.monotonic() - began
     assert process.returncode == 0, said
     expected, out = tree(whole), data / f"{name}-out"
+    cache = data / ("cache" if words[0] == "stylize" else f"cache-{name}")  # features are computed anew
     while tally.kills < most and time.monotonic() < until:
         out.mkdir(exist_ok=True)
-        process = start([word.replace("{out}", str(out)) for word in words], data / f"cache-{name}")
+        process = start([word.replace("{out}", str(out)) for word in words], cache)
         try:
             _, said = process.communicate(timeout=rng.uniform(0.3, 1.1) * lasts)
             tally.ends += 1
