@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+import yaml
 
 from metrics.commands import main as gap_cli
 from stylize.commands import main as stylize_cli
@@ -77,6 +78,11 @@ def test_weights_have_a_card_that_names_their_digest():
     cards = "".join((ROOT / card).read_text("utf-8") for card in CARDS)
     weights = [ROOT / line for line in tracked.stdout.splitlines()]
     assert [w.name for w in weights if hashlib.sha256(w.read_bytes()).hexdigest() not in cards] == []
+
+
+@pytest.mark.parametrize("form", sorted((ROOT / ".github").rglob("*.yml")), ids=lambda path: path.name)
+def test_forms_and_workflows_are_yaml(form):
+    assert yaml.safe_load(form.read_text("utf-8"))
 
 
 def test_readme_is_short():
