@@ -40,7 +40,7 @@ ROOM = """# {0}
       show_submodules: true
 """
 ALONE = ("index.md", "gallery.md", "results.md", "why.md")  # no neighbours to navigate to
-SHIM = "https://unpkg.com/iframe-worker/shim"  # what the theme loads to search pages that are opened as files
+SHIM = re.compile(r"<script src=.https://unpkg.com/iframe-worker/shim.></script>")  # to search pages opened as files
 LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)")
 
 
@@ -76,8 +76,8 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 
 def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:
-    """The site loads nothing from elsewhere."""
-    return output.replace(SHIM, "../" * page.file.dest_uri.count("/") + "iframe-worker.js")
+    """The site loads nothing from elsewhere; its search then takes a server, such as ``python -m http.server``."""
+    return SHIM.sub("", output)
 
 
 def _in_repository(page: str, target: str) -> str:

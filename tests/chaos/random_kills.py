@@ -18,12 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+AT_ONCE = 2  # commands that are disturbed at a time
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 VOLATILE = ("lock",)  # names of files that may stay or not: they hold nothing
 PROGRAM = "import sys; sys.argv[0] = {name!r}; from {module} import main; main()"
@@ -66,7 +68,7 @@ def commands(data: Path) -> dict[str, list[str]]:
     warm = ["stylize", "render", "visual-atom", str(data / "warm"), "--classes", "1", "--per-class", "1"]
     start(warm, data / "cache").wait()  # compiles, which takes longer than the work
     lines = f"""
-        render    stylize render visual-atom {{out}} --classes 4 --per-class 70 --size 64 --workers 2
+        render    stylize render visual-atom {{out}} --classes 4 --per-class 64 --size 32 --workers 2
         learn     stylize learn {photos} {{out}}/s.safetensors --crops 8 --size 128
         apply     stylize apply {style} {contents}-many {{out}} --workers 2
         compare   domain-gap compare {contents} {photos} -o {{out}} --extractor random-conv
@@ -127,8 +129,9 @@ def same(found: dict[str, bytes], expected: dict[str, bytes]) -> int:
     return sum(found.get(name) != expected.get(name) for name in names - varies)
 
 
-def disturb(name: str, words: list[str], data: Path, until: float, most: int, rng: random.Random) -> Tally:
+def disturb(name: str, words: list[str], data: Path, seconds: float, most: int, rng: random.Random) -> Tally:
     """Kill a command again and again, until ``most`` kills or the time."""
+    until = time.monotonic() + seconds
     tally, whole = Tally(name), data / f"{name}-whole"
     whole.mkdir()
     began = time.monotonic()
@@ -183,20 +186,20 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=16, help="of each command at most")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    rng = random.Random(options.seed)
-    until = time.monotonic() + 60 * options.minutes
     tallies: list[Tally] = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as pool:
         data = Path(folder)
         given = commands(data)
         images(data / "set-many", 300, 96, 500)
-        for place, (name, words) in enumerate(given.items()):
-            share = (until - time.monotonic()) / (len(given) - place)
-            tallies += [
-                disturb(name, words, data, time.monotonic() + share, options.kills, rng),
-                at_once(name, words, data),
-            ]
-            print(tallies[-2], tallies[-1], sep="\n", flush=True)
+        share = 60 * options.minutes * AT_ONCE / len(given)
+
+        def campaign(name: str) -> tuple[Tally, Tally]:
+            rng = random.Random(f"{options.seed} {name}")
+            return disturb(name, given[name], data, share, options.kills, rng), at_once(name, given[name], data)
+
+        for pair in pool.map(campaign, given):
+            tallies += pair
+            print(*pair, sep="\n", flush=True)
     total = Tally("all", *(sum(getattr(one, field) for one in tallies) for field in list(vars(tallies[0]))[1:]))
     print(total)
     return int(total.differing + total.left + total.tracebacks > 0)
