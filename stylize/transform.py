@@ -6,7 +6,7 @@ Every draw comes from (seed, epoch, image), so that workers, their number and ho
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ class StylizedDataset(Dataset[Any]):
     The style of a sample depends on the seed, the epoch and its index.
 
     Args:
-        dataset: a map-style dataset of images, or of tuples that begin with one.
+        dataset: a map-style dataset of images, of tuples that begin with one, or of mappings with the key ``image``.
         style: a style file, a StyleBank, or a folder of photos to learn from.
         method: see ``stylize styles``.
         strength: 0 to 1. Without method and strength: the preset ``fast``.
@@ -181,8 +181,11 @@ class StylizedDataset(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         index = index if index >= 0 else index + len(self)
         sample, key = self.dataset[index], str(index)
+        if isinstance(sample, Mapping) and "image" in sample:
+            return {**sample, "image": self.transform.apply_to(sample["image"], key)}
         if isinstance(sample, tuple | list):
-            return type(sample)([self.transform.apply_to(sample[0], key), *sample[1:]])
+            parts = [self.transform.apply_to(sample[0], key), *sample[1:]]
+            return type(sample)(*parts) if hasattr(sample, "_fields") else type(sample)(parts)
         return self.transform.apply_to(sample, key)
 
 

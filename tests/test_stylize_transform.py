@@ -1,5 +1,7 @@
 """Styles as augmentation: torchvision's and albumentations' habits, data loaders of every kind, the same draws."""
 
+from collections import namedtuple
+
 import numpy as np
 import pytest
 import torch
@@ -123,6 +125,20 @@ def test_a_stylised_dataset_keeps_labels_and_order(bank):
     assert any(not np.array_equal(data[i][0], before) for i in (2,)) or len(bank) == 1
     with pytest.raises(InputError, match="map-style dataset"):
         StylizedDataset(iter([]), bank)
+
+
+def test_samples_of_every_form(bank):
+    image, label = Pictures()[0]
+    expected = np.asarray(StylizedDataset(Pictures(), bank)[0][0])
+    pair = namedtuple("Pair", "image label")(image, label)
+    by_name, named, alone, listed = (
+        StylizedDataset([sample], bank)[0] for sample in ({"image": image, "label": label}, pair, image, [image, label])
+    )
+    for found in (by_name["image"], named.image, alone, listed[0]):
+        assert np.array_equal(found, expected)
+    assert by_name["label"] == named.label == listed[1] == label and type(named) is type(pair)
+    with pytest.raises(InputError, match="got a dict"):
+        StylizedDataset([{"pixels": image}], bank)[0]
 
 
 def test_one_image_and_one_photo(picture, tmp_path):
