@@ -117,9 +117,10 @@ def workers_of(parent: int) -> list[int]:
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    """Every file below a folder that may not vary."""
+    """Every file below a folder that may not vary; pages name the folder itself."""
     files = (path for path in root.rglob("*") if path.is_file() and path.name.strip(".") not in VOLATILE)
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+    here = str(root).encode()
+    return {path.relative_to(root).as_posix(): path.read_bytes().replace(here, b"OUT") for path in files}
 
 
 def same(found: dict[str, bytes], expected: dict[str, bytes]) -> int:
