@@ -18,6 +18,7 @@ def test_it_is_short(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) < 60
 
 
+@pytest.mark.slow
 def test_a_dataset_comes_closer(tmp_path, capsys):
     closed = tour("stylise_dataset")(tmp_path, per_class=4, size=64)
     assert 0 < closed < 1 and "of the gap closed" in capsys.readouterr().out

@@ -121,6 +121,7 @@ def test_small_slices_are_named_not_dropped(folder, picture, sets):
     assert "needs 10" in small.measurement.warnings[0] and small.p_adjusted is None
 
 
+@pytest.mark.slow
 def test_profile_goes_from_low_to_high(folder, picture, sets):
     report = compare(sets[0], sets[2], profile=True, permutations=0, explained=0, metrics=["rbf"])
     assert [one.name for one in report.profile] == [f"rbf@{name}" for name in levels()]

@@ -130,6 +130,7 @@ def test_an_audit_lists_the_losses_of_all_its_sets(sets, monkeypatch):
 # Copies
 
 
+@pytest.mark.slow
 def test_ten_images_ten_times_are_ten_observations(tmp_path):
     once, often, other = images(tmp_path / "once", 10), tmp_path / "often", images(tmp_path / "other", 12, 500)
     often.mkdir()

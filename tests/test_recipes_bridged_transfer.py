@@ -70,6 +70,7 @@ def small(weights):
     return ["--backbone", "test_resnet", "--weights", weights, "--shots", 3, "--validation", 2, "--seeds", 0, 1, *steps]
 
 
+@pytest.mark.slow
 def test_table_page_and_resume(bridged, sets, weights, tmp_path, monkeypatch, capsys):
     synthetic, real, out = sets("synthetic", 12), sets("real", 20), tmp_path / "out"
     regimes = ["--regimes", "vanilla", "matched", "mixed@0.5", "synthetic", "bridged+reinit+mixup"]
@@ -96,6 +97,7 @@ def test_table_page_and_resume(bridged, sets, weights, tmp_path, monkeypatch, ca
         launch(bridged, monkeypatch, synthetic, real, out, *small(weights), *regimes)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_gap")
 def test_a_cell_depends_neither_on_the_others_nor_on_workers(bridged, sets, weights, tmp_path, monkeypatch):
     synthetic, real = sets("synthetic", 12), sets("real", 20)

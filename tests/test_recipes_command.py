@@ -13,6 +13,8 @@ from stylize.shipped import shipped
 
 RECIPES = ["bridged_transfer", "fashion_folders", "pretrain_autoencoder", "pretrain_classifier", "pretrain_diffusion"]
 
+QUICK = ("fashion_folders", "pretrain_classifier")  # the others are copied in the slow tests
+
 
 def test_the_list_has_a_line_for_every_recipe(capsys):
     list_recipes()
@@ -48,7 +50,9 @@ def test_a_name_and_a_folder_that_are_none_are_refused(tmp_path):
         copy("bridged_transfer", tmp_path / "file")
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in RECIPES]
+)
 def test_a_copy_is_complete(name, tmp_path, monkeypatch):
     """All of its modules are there: it imports them without the folder that it came from."""
     pytest.importorskip("accelerate", reason="the extra 'diffusion' is not installed")

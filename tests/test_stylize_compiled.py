@@ -38,7 +38,7 @@ def nowhere(tmp_path):
     return tmp_path, {**keep, "PYTHONPATH": str(tmp_path / "site"), "HOME": str(tmp_path / "file" / "home")}
 
 
-@pytest.mark.parametrize("variables", [{}, {"NUMBA_CACHE_DIR": "{file}/cache"}])
+@pytest.mark.parametrize("variables", [{}, pytest.param({"NUMBA_CACHE_DIR": "{file}/cache"}, marks=pytest.mark.slow)])
 def test_kernels_compile_where_nothing_can_be_kept(nowhere, variables):
     folder, env = nowhere
     env |= {name: value.format(file=folder / "file") for name, value in variables.items()}

@@ -235,6 +235,7 @@ def test_the_file_loads_in_diffusers_and_several_vectors_expand(real, model, tmp
     assert ours.tokenizer(expanded(ours, "A coat in the style of <look>")).input_ids == theirs
 
 
+@pytest.mark.slow
 @SAMPLES
 def test_velocity_models_and_bfloat16_learn_too_in_the_same_process(real, model, tmp_path):
     build("v_prediction").save_pretrained(tmp_path / "v")

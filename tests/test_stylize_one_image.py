@@ -42,6 +42,7 @@ def digest(folder):
 # Same pixels everywhere
 
 
+@pytest.mark.slow
 def test_golden_here_and_in_a_process_of_its_own(tmp_path):
     assert digest(tmp_path) == GOLDEN
     code = "import sys; sys.path.insert(0, 'tests'); import test_stylize_one_image as t; print(t.digest(sys.argv[1]))"

@@ -75,7 +75,12 @@ def tree(root):
 
 @pytest.mark.parametrize(
     ("number", "whole_group"),
-    [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGHUP, True)],
+    [
+        (signal.SIGINT, True),
+        (signal.SIGTERM, False),
+        pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow),
+        (signal.SIGHUP, True),
+    ],
 )
 def test_a_signal_ends_the_run_within_the_item_at_hand(tmp_path, number, whole_group):
     process = start(tmp_path, tmp_path / "out")

@@ -188,6 +188,7 @@ def test_a_trial_killed_half_way_is_taken_again(photos, contents, tmp_path, monk
     assert points(rest) == points(whole)[1:]
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_written_images(photos, contents, tmp_path, monkeypatch):
     """What the search reports, measured again from files by the public functions."""
     from metrics.comparison.structure import gradient_correlation
