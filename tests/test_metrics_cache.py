@@ -266,6 +266,7 @@ def work(folder, start, barrier):
         assert cache.damaged == cache.unsaved == 0
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_folder_from_its_creation_on(tmp_path):
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)

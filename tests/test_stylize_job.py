@@ -177,6 +177,7 @@ def test_parallel_results_and_errors():
         list(in_parallel(abs, ["x", 1], 2))
 
 
+@pytest.mark.slow
 def test_kill_nine_in_the_middle_changes_no_byte(tmp_path):
     """A process tree killed with SIGKILL leaves no worker behind, and the same command finishes the same bytes."""
     script = tmp_path / "slow.py"

@@ -23,6 +23,7 @@ def digest():
 # Same pixels everywhere
 
 
+@pytest.mark.slow
 def test_golden_here_and_in_a_process_of_its_own():
     assert digest() == GOLDEN
     code = "import sys; sys.path.insert(0, 'tests'); import test_stylize_spectrum_noise as t; print(t.digest())"
