@@ -8,6 +8,7 @@ gets the same value. The names are torchmetrics'; the numbers are those of ``met
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
@@ -40,7 +41,7 @@ class Distance:
 State = TypeVar("State")
 
 
-class _Streamed(Generic[State]):
+class _Streamed(ABC, Generic[State]):
     """What both distances share: features of batches go into a mergeable state."""
 
     def __init__(self, extractor: Any = DEFAULT, *, device: str = "cpu") -> None:
@@ -86,17 +87,17 @@ class _Streamed(Generic[State]):
         """Forget all images."""
         self._state = self._empty()
 
-    def _empty(self) -> State:
-        raise NotImplementedError
+    @abstractmethod
+    def _empty(self) -> State: ...
 
-    def _add(self, features: torch.Tensor, real: bool) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _add(self, features: torch.Tensor, real: bool) -> None: ...
 
-    def _merged(self, states: list[State]) -> State:
-        raise NotImplementedError
+    @abstractmethod
+    def _merged(self, states: list[State]) -> State: ...
 
-    def _distance(self, state: State) -> Distance:
-        raise NotImplementedError
+    @abstractmethod
+    def _distance(self, state: State) -> Distance: ...
 
 
 @dataclass
