@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from metrics import open_images
 from stylize import Stylize, learn
 from stylize.styles.bank import to_batch
 
@@ -37,25 +38,28 @@ class Noise(Dataset[Any]):
         return image if self.transform is None else self.transform(image)
 
 
-def milliseconds(work: Callable[[Any], Any], images: list[Any]) -> float:
-    """The median time per image."""
-    times = []
+def milliseconds(works: list[Callable[[Any], Any]], images: list[Any]) -> list[float]:
+    """The median time per image of every work, which take turns."""
+    times: list[list[float]] = [[] for _ in works]
     for image in images:
-        start = time.perf_counter()
-        work(image)
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times)
+        for work, taken in zip(works, times, strict=True):
+            start = time.perf_counter()
+            work(image)
+            taken.append(1000 * (time.perf_counter() - start))
+    return [statistics.median(taken) for taken in times]
 
 
 def main() -> None:
     """Print a line per method, then one per loader."""
     torch.set_num_threads(1)
-    bank = learn(PHOTOS, methods=["colour", "texture"])
+    bank = learn(open_images([PHOTOS / "cat.jpg"]), methods=["colour", "texture"], crops=1)  # one style: the same work
     images = [Noise(None)[index] for index in range(IMAGES)]
     for method in ("colour", "texture"):
         stylize = Stylize(bank, method)
-        alone = milliseconds(lambda image, m=method: bank.transfer(to_batch(image), ["k"], method=m), images)  # type: ignore[misc]
-        whole = milliseconds(stylize, images)
+        alone, whole = milliseconds(
+            [lambda image, m=method: bank.transfer(to_batch(image), ["k"], method=m), stylize],  # type: ignore[misc]
+            images,
+        )
         print(f"{method}: method {alone:.2f} ms, transform {whole:.2f} ms an image, {whole - alone:+.2f} ms")
     with tempfile.TemporaryDirectory() as folder:
         style = Path(folder) / "style.safetensors"
