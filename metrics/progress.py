@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import closing
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec, Protocol, TypeVar
@@ -63,9 +64,11 @@ def iterates(work: Callable[P, Iterator[S]]) -> Callable[P, Iterator[S]]:
     @wraps(work)
     def steps(*args: P.args, **options: P.kwargs) -> Iterator[S]:
         progress: Any = options.get("progress", silent)
-        for step in work(*args, **options):
-            progress(step)
-            yield step
+        generator: Any = work(*args, **options)
+        with closing(generator):  # whoever stops early lets go of its locks and workers at once
+            for step in generator:
+                progress(step)
+                yield step
 
     return steps
 
