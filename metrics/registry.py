@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -43,3 +43,24 @@ def load_plugin(kind: str, name: str) -> Any:
             f"{name!r} of the package {package} cannot be loaded from {point.value} ({type(error).__name__}: {error}). "
             f"Repair or uninstall it: pip uninstall {package}"
         ) from error
+
+
+def known(kind: str, own: Iterable[str]) -> tuple[str, ...]:
+    """The names of ``own`` and those that installed packages add."""
+    return tuple(dict.fromkeys((*own, *plugins(kind))))
+
+
+def find(what: str, kind: str, own: Mapping[str, Any], name: str) -> Any:
+    """The entry of ``own``, or the object that a package adds under this name.
+
+    Returns:
+        The entry or object.
+
+    Raises:
+        InputError: neither; near names are suggested. Or the package's object cannot be imported.
+    """
+    if name in own:
+        return own[name]
+    if name in plugins(kind):
+        return load_plugin(kind, name)
+    raise unknown(what, name, known(kind, own))

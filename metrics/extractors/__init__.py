@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..registry import load_plugin, plugins, unknown
+from ..registry import find
 
 if TYPE_CHECKING:  # importing this package must not import torch
     from .extractor import Extractor
@@ -102,11 +102,8 @@ def _module(name: str) -> Any:
         raise InputError(
             f"extractor {name!r}: {family} takes no model name; only {', '.join(WITH_MODELS)} do. Expected {family!r}."
         )
-    if family in EXTRACTORS:
-        return import_module(EXTRACTORS[family])
-    if family in plugins("extractors"):
-        return load_plugin("extractors", family)
-    raise unknown("extractor", family, (*EXTRACTORS, *plugins("extractors")))
+    found = find("extractor", "extractors", EXTRACTORS, family)
+    return import_module(found) if family in EXTRACTORS else found
 
 
 def _load(name: str, layers: tuple[str, ...], weights: Path | None, device: str, precision: str) -> Extractor:

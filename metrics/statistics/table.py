@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..registry import load_plugin, plugins, unknown
+from ..registry import find, known
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,7 @@ DEFAULT_METRICS = ("kid", "fid")  # measured unless others are asked for
 
 def known_metrics() -> tuple[str, ...]:
     """The names of all metrics, those of installed packages included."""
-    return tuple(dict.fromkeys((*METRICS, *plugins("metrics"))))
+    return known("metrics", METRICS)
 
 
 def metric(name: str) -> Metric:
@@ -81,12 +81,8 @@ def metric(name: str) -> Metric:
         InputError: unknown name (near names are suggested), or a package's metric that breaks the contract.
     """
     kind = name.partition("@")[0]
-    if kind in METRICS:
-        return METRICS[kind]
-    if kind not in plugins("metrics"):
-        raise unknown("metric", kind, known_metrics())
-    found = load_plugin("metrics", kind)
-    if not isinstance(found, Metric) or found.name != kind or found.function is None:
+    found = find("metric", "metrics", METRICS, kind)
+    if not isinstance(found, Metric) or found.name != kind or (found.function is None and kind not in METRICS):
         raise InputError(
             f"metric {kind!r} of another package: got {found!r:.80}. Expected a metrics.statistics.table.Metric of "
             "that name with a function; metrics.validate.metric says what is missing."

@@ -12,7 +12,7 @@ from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from metrics.registry import load_plugin, plugins, unknown
+from metrics.registry import find, known, unknown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +49,7 @@ class Family(Protocol):
 
 def known_families() -> tuple[str, ...]:
     """The names of all families, those of installed packages included."""
-    return tuple(dict.fromkeys((*FAMILIES, *plugins("families"))))
+    return known("families", FAMILIES)
 
 
 def family_summary(name: str) -> str:
@@ -66,11 +66,8 @@ def load_family(name: str) -> Family:
     Raises:
         InputError: the name is neither in :data:`FAMILIES` nor that of an installed package; near names are suggested.
     """
-    if name not in FAMILIES:
-        if name not in plugins("families"):
-            raise unknown("pattern family", name, known_families())
-        return cast(Family, load_plugin("families", name))
-    return cast(Family, import_module(f".{name.replace('-', '_')}", __name__))
+    found = find("pattern family", "families", FAMILIES, name)
+    return cast(Family, import_module(f".{name.replace('-', '_')}", __name__) if name in FAMILIES else found)
 
 
 def render_with_mask(family: Family, params: Any, instance: int, size: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -83,7 +80,7 @@ def render_with_mask(family: Family, params: Any, instance: int, size: int) -> t
 
 def check_options(name: str, options: Iterable[str]) -> None:
     """Raises InputError for an option that the family's ``sample_class`` does not have; near names are suggested."""
-    known = list(signature(load_family(name).sample_class).parameters)[2:]
+    options_of = list(signature(load_family(name).sample_class).parameters)[2:]
     for option in options:
-        if option not in known:
-            raise unknown(f"option of {name}", option, known)
+        if option not in options_of:
+            raise unknown(f"option of {name}", option, options_of)

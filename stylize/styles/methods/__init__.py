@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from metrics.errors import InputError
-from metrics.registry import load_plugin, plugins, unknown
+from metrics.registry import find, known
 
 if TYPE_CHECKING:
     import torch
@@ -140,7 +140,7 @@ METHODS = {
 
 def known_methods() -> tuple[str, ...]:
     """The names of all methods, those of installed packages included."""
-    return tuple(dict.fromkeys((*METHODS, *plugins("methods"))))
+    return known("methods", METHODS)
 
 
 def style_method(name: str) -> StyleMethod:
@@ -152,11 +152,7 @@ def style_method(name: str) -> StyleMethod:
     Raises:
         InputError: unknown name (near names are suggested), or a package's method that breaks the contract.
     """
-    if name in METHODS:
-        return METHODS[name]
-    if name not in plugins("methods"):
-        raise unknown("style method", name, known_methods())
-    found = load_plugin("methods", name)
+    found = find("style method", "methods", METHODS, name)
     if not isinstance(found, StyleMethod):
         raise InputError(
             f"style method {name!r} of another package: got {found!r:.80}. Expected a "
@@ -183,7 +179,7 @@ def _stage(word: str) -> tuple[str, dict[str, int]]:
     if not colon:
         return name, {}
     if most == 1:
-        levelled = ", ".join(known for known in METHODS if METHODS[known].levels > 1)
+        levelled = ", ".join(other for other in METHODS if METHODS[other].levels > 1)
         raise InputError(f"method {word}: {name} has no levels to choose from; {levelled} have.")
     if levels not in map(str, range(1, most + 1)):
         raise InputError(f"method {word}: expected {name}:1 (the finest scale alone) to {name}:{most} (all).")
